@@ -1,0 +1,208 @@
+"""The `control` log: every change to streams and watches in one order, and a service's view of it."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError
+from kafka import KafkaProducer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+
+from services.shared.errors import TimedOut, Unavailable
+from services.shared.kafka import producer, reader
+from services.shared.settings import KafkaSettings
+from services.shared.topics import Topics
+from streamo.v1.control_pb2 import ControlRecord
+from streamo.v1.stream_pb2 import Stream
+from streamo.v1.watch_pb2 import Watch
+
+WatchKey = tuple[str, str]  # stream id, watch id
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def stream_key(stream_id: str) -> bytes:
+    return f"stream/{stream_id}".encode()
+
+
+def watch_key(stream_id: str, watch_id: str) -> bytes:
+    return f"watch/{stream_id}/{watch_id}".encode()
+
+
+def epoch_key(stream_id: str) -> bytes:
+    return f"epoch/{stream_id}".encode()
+
+
+def end_key(stream_id: str) -> bytes:
+    return f"end/{stream_id}".encode()
+
+
+@dataclass(frozen=True)
+class AddedStream:
+    stream: Stream
+    version: int  # offset of its record
+
+
+@dataclass(frozen=True)
+class ControlView:
+    """What the log says up to `next_offset`. Immutable: a change makes a new view."""
+
+    streams: Mapping[str, AddedStream] = field(default_factory=dict)
+    watches: Mapping[WatchKey, Watch] = field(default_factory=dict)  # with `version` set
+    epochs: Mapping[str, int] = field(default_factory=dict)
+    ended: Mapping[str, int] = field(default_factory=dict)  # stream id -> stream version read to its end
+    next_offset: int = 0
+
+    def watches_of(self, stream_id: str) -> dict[str, Watch]:
+        return {key[1]: watch for key, watch in self.watches.items() if key[0] == stream_id}
+
+    def is_ended(self, stream_id: str) -> bool:
+        added = self.streams.get(stream_id)
+        return added is not None and self.ended.get(stream_id) == added.version
+
+    def after(self, key: bytes, value: bytes | None, offset: int) -> "ControlView":
+        """The view after one more record. Raises ValueError for a record that is none of ours."""
+        kind, _, name = key.decode().partition("/")
+        record = None
+        if value is not None:
+            try:
+                record = ControlRecord.FromString(value)
+            except DecodeError as error:
+                raise ValueError(f"control record {offset} does not parse: {error}") from error
+        view = replace(self, next_offset=offset + 1)
+        match kind:
+            case "stream":
+                return replace(view, streams=_with(self.streams, name, record and AddedStream(record.stream, offset)))
+            case "watch":
+                stream_id, _, watch_id = name.partition("/")
+                watch = None
+                if record is not None:
+                    watch = Watch()
+                    watch.CopyFrom(record.watch)
+                    watch.version = offset
+                return replace(view, watches=_with(self.watches, (stream_id, watch_id), watch))
+            case "epoch":
+                return replace(view, epochs=_with(self.epochs, name, None if record is None else offset))
+            case "end":
+                return replace(view, ended=_with(self.ended, name, record and record.end.stream_version))
+        raise ValueError(f"control record {offset} has the unknown key {key!r}")
+
+
+class ControlReader:
+    """Follows `control` in a thread of its own; `view` is always a consistent state of some offset.
+
+    A record that cannot be read is told to `on_unreadable` (offset, reason) and passed over.
+    `on_change` runs in the reader's thread after every batch of changes; it must not block.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        on_change: Callable[[ControlView], None] | None = None,
+        on_unreadable: Callable[[int, str], None] | None = None,
+    ) -> None:
+        self._topic = TopicPartition(Topics.of(settings).control, 0)
+        self._settings = settings
+        self._on_change = on_change
+        self._on_unreadable = on_unreadable
+        self._view = ControlView()
+        self._changed = threading.Condition()
+        self._stopping = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._follow, name="control-reader", daemon=True)
+
+    @property
+    def view(self) -> ControlView:
+        """Raises Unavailable once the reader has failed: a view that no longer moves must not be trusted."""
+        self._check()
+        return self._view
+
+    def start(self, timeout_s: float = 30.0) -> None:
+        """Returns when everything that was in the log at the start has been read."""
+        self._thread.start()
+        with reader(self._settings, [self._topic]) as probe:
+            end = probe.end_offsets([self._topic])[self._topic]
+        self.wait_for(end, timeout_s)
+
+    def wait_for(self, next_offset: int, timeout_s: float) -> ControlView:
+        """Waits until the log has been read up to `next_offset`. Raises TimedOut."""
+        with self._changed:
+            reached = self._changed.wait_for(
+                lambda: self._failure is not None or self._view.next_offset >= next_offset, timeout_s
+            )
+        self._check()
+        if not reached:
+            raise TimedOut(f"control was read to {self._view.next_offset}, not to {next_offset}, in {timeout_s:g} s")
+        return self._view
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        self._stopping.set()
+        self._thread.join(timeout_s)
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise Unavailable(f"the control log cannot be followed: {self._failure}") from self._failure
+
+    def _follow(self) -> None:
+        try:
+            with reader(self._settings, [self._topic]) as consumer:
+                consumer.seek_to_beginning(self._topic)
+                while not self._stopping.is_set():
+                    records = consumer.poll(timeout_ms=200).get(self._topic, [])
+                    self._apply(records, consumer.position(self._topic))
+        except BaseException as error:
+            with self._changed:
+                self._failure = error
+                self._changed.notify_all()
+            if not isinstance(error, Exception):
+                raise
+
+    def _apply(self, records: list[ConsumerRecord], position: int) -> None:
+        view = self._view
+        for record in records:
+            try:
+                view = view.after(record.key, record.value, record.offset)
+            except ValueError as error:
+                if self._on_unreadable is not None:
+                    self._on_unreadable(record.offset, str(error))
+        # Transaction markers and compaction leave offsets without a record; the position passes them.
+        view = replace(view, next_offset=max(view.next_offset, position))
+        changed = bool(records)
+        with self._changed:
+            self._view = view
+            self._changed.notify_all()
+        if changed and self._on_change is not None:
+            self._on_change(view)
+
+
+class ControlWriter:
+    """Writes changes to `control`, one record each, acknowledged before it returns."""
+
+    def __init__(self, settings: KafkaSettings, timeout_s: float = 10.0) -> None:
+        self._topic = Topics.of(settings).control
+        self._producer: KafkaProducer = producer(settings)
+        self._timeout_s = timeout_s
+
+    def write(self, key: bytes, record: ControlRecord | None) -> int:
+        """Returns the record's offset; None as record takes the key away. Raises Unavailable."""
+        value = None if record is None else record.SerializeToString()
+        try:
+            sent = self._producer.send(self._topic, key=key, value=value, partition=0)
+            return int(sent.get(timeout=self._timeout_s).offset)
+        except Exception as error:
+            raise Unavailable(f"Kafka did not take the change within {self._timeout_s:g} s: {error}") from error
+
+    def close(self) -> None:
+        self._producer.close(timeout=self._timeout_s)
+
+
+def _with(mapping: Mapping[K, V], key: K, value: V | None) -> Mapping[K, V]:
+    changed = dict(mapping)
+    if value is None:
+        changed.pop(key, None)
+    else:
+        changed[key] = value
+    return MappingProxyType(changed)

@@ -1,0 +1,108 @@
+"""Kafka clients with the settings that our promises rest on, and the headers that carry a trace."""
+
+from collections.abc import Iterable, Sequence
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import KafkaAdminClient
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from opentelemetry import propagate
+from opentelemetry.context import Context
+
+from services.shared.errors import Unavailable
+from services.shared.settings import KafkaSettings
+from services.shared.topics import MAX_RECORD_BYTES
+
+Headers = list[tuple[str, bytes]]
+
+# With the client's default of 100 ms the first send of every transaction waits as long for the partition to be added.
+_RETRY_BACKOFF_MS = 5
+_REQUEST_TIMEOUT_MS = 10_000
+
+
+def reader(settings: KafkaSettings, partitions: Iterable[TopicPartition]) -> KafkaConsumer:
+    """A consumer without a group, assigned to `partitions`; it sees committed records only and never resets silently.
+
+    The caller seeks before its first poll. Not safe to share between threads.
+    """
+    consumer = KafkaConsumer(**_consumer_settings(settings), group_id=None)
+    consumer.assign(list(partitions))
+    return consumer
+
+
+def member(
+    settings: KafkaSettings,
+    group: str,
+    topic: str,
+    listener: ConsumerRebalanceListener,
+    session_timeout_s: float,
+    max_poll_interval_s: float,
+) -> KafkaConsumer:
+    """A consumer that is a member of `group` on `topic`: to be assigned a partition is to own its streams."""
+    consumer = KafkaConsumer(
+        **_consumer_settings(settings),
+        group_id=settings.prefix + group,
+        partition_assignment_strategy=[CooperativeStickyAssignor],
+        session_timeout_ms=int(session_timeout_s * 1000),
+        heartbeat_interval_ms=int(session_timeout_s * 1000 / 3),
+        max_poll_interval_ms=int(max_poll_interval_s * 1000),
+    )
+    consumer.subscribe([topic], listener=listener)
+    return consumer
+
+
+def producer(settings: KafkaSettings, transactional_id: str | None = None) -> KafkaProducer:
+    """An idempotent producer, `acks=all`. With a `transactional_id` the caller must call `init_transactions` first.
+
+    Safe to share between threads, but its transaction calls wait without a limit: give them a thread and a deadline.
+    """
+    return KafkaProducer(
+        bootstrap_servers=settings.bootstrap_servers,
+        transactional_id=None if transactional_id is None else settings.prefix + transactional_id,
+        transaction_timeout_ms=15_000,
+        delivery_timeout_ms=15_000,
+        request_timeout_ms=_REQUEST_TIMEOUT_MS,
+        max_block_ms=15_000,
+        max_request_size=MAX_RECORD_BYTES,
+        retry_backoff_ms=_RETRY_BACKOFF_MS,
+        reconnect_backoff_max_ms=1000,
+        allow_auto_create_topics=False,
+    )
+
+
+def cluster_id(settings: KafkaSettings) -> str:
+    """The id of the cluster. Raises Unavailable where it does not answer."""
+    admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap_servers, request_timeout_ms=_REQUEST_TIMEOUT_MS)
+    try:
+        found = admin.describe_cluster().get("cluster_id")
+    finally:
+        admin.close()
+    if not found:
+        raise Unavailable(f"Kafka at {settings.bootstrap_servers} does not tell its cluster id")
+    return str(found)
+
+
+def trace_headers(context: Context | None = None) -> Headers:
+    """Kafka headers with the `traceparent` of `context` (W3C Trace Context), or of the current one."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier, context)
+    return [(name, value.encode()) for name, value in carrier.items()]
+
+
+def trace_context(headers: Sequence[tuple[str, bytes]]) -> Context:
+    """The trace context that a record carries; an empty one where it carries none."""
+    return propagate.extract({name: value.decode(errors="replace") for name, value in headers})
+
+
+def _consumer_settings(settings: KafkaSettings) -> dict[str, object]:
+    return {
+        "bootstrap_servers": settings.bootstrap_servers,
+        "isolation_level": "read_committed",
+        "auto_offset_reset": "none",
+        "enable_auto_commit": False,
+        "allow_auto_create_topics": False,
+        "request_timeout_ms": _REQUEST_TIMEOUT_MS + 20_000,
+        "retry_backoff_ms": _RETRY_BACKOFF_MS * 10,
+        "reconnect_backoff_max_ms": 1000,
+        "max_partition_fetch_bytes": MAX_RECORD_BYTES,
+        "fetch_max_wait_ms": 250,
+    }

@@ -1,0 +1,160 @@
+"""OpenTelemetry for every service, and the name of every span, metric and attribute, declared here and nowhere else.
+
+Nothing is exported unless `telemetry.otlp_endpoint` is set; then traces and metrics leave by OTLP over gRPC.
+"""
+
+from collections.abc import Callable, Iterable
+
+from opentelemetry import metrics, trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, Observation
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import SpanKind, Tracer
+
+from services.shared.settings import TelemetrySettings
+
+
+class Spans:
+    """In the order of the data; together they are the trace of one frame."""
+
+    CAPTURE = "ingest.capture"  # root: from the decoded picture to the record handed to Kafka
+    RECEIVE = "llm.receive"  # the record reached the replica that owns its stream
+    ENCODE = "llm.encode"  # waiting for the embedding
+    ENCODE_BATCH = "encoder.encode"  # the encoder's work on it, in its batch
+    DECIDE = "llm.decide"  # from embedding to state, for one watch
+    REPLY = "llm.reply"  # from state to the reply's last token
+    COMMIT = "llm.commit"  # the transaction that made an event visible
+    DELIVER = "gateway.deliver"  # from the gateway's read to the subscriber's stream
+
+
+class Attributes:
+    STREAM_ID = "streamo.stream.id"
+    WATCH_ID = "streamo.watch.id"
+    EPOCH = "streamo.epoch"
+    FRAME_SEQ = "streamo.frame.seq"
+    TASK = "streamo.task"
+    STATE = "streamo.state"
+    REASON = "streamo.reason"
+    EVENT_KIND = "streamo.event.kind"
+    EVENT_SEQ = "streamo.event.seq"
+    PARTITION = "messaging.destination.partition.id"
+    SERVICE = "streamo.service"
+
+
+class Metrics:
+    """name: (unit, what it counts). Counters end in no suffix; histograms are of milliseconds or counts."""
+
+    FRAMES_SEEN = ("streamo.ingest.frames_seen", "{frame}", "Frames decoded")
+    FRAMES_KEPT = ("streamo.ingest.frames_kept", "{frame}", "Frames that the sampler kept")
+    FRAMES_DROPPED = ("streamo.ingest.frames_dropped", "{frame}", "Kept frames that could not be handed on, by reason")
+    RECONNECTS = ("streamo.ingest.reconnects", "{attempt}", "Openings of a source after the first, by reason")
+    CAPTURE_MS = ("streamo.ingest.capture_ms", "ms", "Decoded picture to acknowledged record")
+    ENCODE_BATCH_FRAMES = ("streamo.encoder.batch_frames", "{frame}", "Frames encoded together")
+    ENCODE_MS = ("streamo.encoder.encode_ms", "ms", "Time in the vision encoder, a batch")
+    ROUNDS_DECIDED = ("streamo.llm.rounds_decided", "{round}", "Rounds decided, by state and task")
+    FRAMES_SKIPPED = ("streamo.llm.frames_skipped", "{frame}", "Kept frames named in gaps, by reason")
+    RECORDS_QUARANTINED = ("streamo.llm.records_quarantined", "{record}", "Records that could not be read")
+    DECISION_MS = ("streamo.llm.decision_ms", "ms", "Captured frame to its state decision")
+    STEP_MS = ("streamo.llm.step_ms", "ms", "One engine step")
+    BATCH_TOKENS = ("streamo.llm.batch_tokens", "{token}", "New tokens in one engine step")
+    COMMIT_MS = ("streamo.llm.commit_ms", "ms", "One transaction")
+    TAKEOVER_MS = ("streamo.llm.takeover_ms", "ms", "Assigned partition to live")
+    CHECKPOINTS = ("streamo.llm.checkpoints", "{checkpoint}", "Redis checkpoints, by what became of them")
+    EVENTS_COMMITTED = ("streamo.llm.events_committed", "{event}", "Events committed, by kind")
+    EVENTS_DELIVERED = ("streamo.gateway.events_delivered", "{event}", "Events sent to subscribers")
+    EVENT_MS = ("streamo.gateway.event_ms", "ms", "Captured frame to delivered event")
+    SUBSCRIBERS_CUT = ("streamo.gateway.subscribers_cut", "{subscriber}", "Subscribers cut off, by reason")
+    SEQ_VIOLATIONS = ("streamo.gateway.seq_violations", "{event}", "Holes or repeats in seq: must stay 0")
+    # Gauges
+    STREAMS_RUNNING = ("streamo.ingest.streams_running", "{stream}", "Streams this worker runs")
+    PARTITIONS_OWNED = ("streamo.llm.partitions_owned", "{partition}", "Partitions this replica owns")
+    SESSIONS = ("streamo.llm.sessions", "{session}", "Live sessions")
+    KV_TOKENS = ("streamo.llm.kv_tokens", "{token}", "Token slots in use")
+    PENDING_FRAMES = ("streamo.llm.pending_frames", "{frame}", "Frames read but not yet decided")
+    SUBSCRIBERS = ("streamo.gateway.subscribers", "{subscriber}", "Open subscriptions")
+
+
+Declared = tuple[str, str, str]
+
+_BUCKETS_MS = (1, 2, 5, 10, 20, 35, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000, 10_000, 30_000)
+
+
+class Telemetry:
+    """A service's tracer and instruments. One a process; handed to whoever needs it."""
+
+    def __init__(self, service: str, settings: TelemetrySettings) -> None:
+        self._providers: list[TracerProvider | MeterProvider] = []
+        self._counters: dict[str, Counter] = {}
+        self._histograms: dict[str, Histogram] = {}
+        if settings.otlp_endpoint:
+            resource = Resource.create({SERVICE_NAME: f"streamo-{service}"})
+            insecure = not settings.otlp_endpoint.startswith("https://")
+            spans = OTLPSpanExporter(endpoint=settings.otlp_endpoint, insecure=insecure)
+            tracer_provider = TracerProvider(
+                resource=resource, sampler=ParentBased(TraceIdRatioBased(settings.trace_ratio))
+            )
+            tracer_provider.add_span_processor(BatchSpanProcessor(spans, schedule_delay_millis=1000))
+            exporter = OTLPMetricExporter(endpoint=settings.otlp_endpoint, insecure=insecure)
+            metric_reader = PeriodicExportingMetricReader(exporter, settings.metric_period_s * 1000)
+            by_ms = View(
+                instrument_unit="ms", instrument_name="*", aggregation=ExplicitBucketHistogramAggregation(_BUCKETS_MS)
+            )
+            meter_provider = MeterProvider([metric_reader], resource, views=[by_ms])
+            self._providers = [tracer_provider, meter_provider]
+            self.tracer: Tracer = tracer_provider.get_tracer("streamo")
+            self._meter: Meter = meter_provider.get_meter("streamo")
+        else:
+            # Ray sets global providers of its own; ours stay apart from them.
+            self.tracer = trace.NoOpTracer()
+            self._meter = metrics.NoOpMeter("streamo")
+
+    def count(self, declared: Declared, amount: int = 1, **attributes: str) -> None:
+        name, unit, description = declared
+        if name not in self._counters:
+            self._counters[name] = self._meter.create_counter(name, unit, description)
+        self._counters[name].add(amount, attributes)
+
+    def record(self, declared: Declared, value: float, **attributes: str) -> None:
+        name, unit, description = declared
+        if name not in self._histograms:
+            self._histograms[name] = self._meter.create_histogram(name, unit, description)
+        self._histograms[name].record(value, attributes)
+
+    def gauge(self, declared: Declared, read: Callable[[], float]) -> None:
+        """`read` is called at each export, in the exporter's thread."""
+
+        def observe(_: CallbackOptions) -> Iterable[Observation]:
+            return [Observation(read())]
+
+        name, unit, description = declared
+        self._meter.create_observable_gauge(name, [observe], unit, description)
+
+    def span(
+        self,
+        name: str,
+        start_us: int,
+        end_us: int,
+        parent: Context | None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        **attributes: str | int,
+    ) -> Context:
+        """Records a span that is already over, times in Unix microseconds; the context of the span, to go on from.
+
+        Attribute names are given by the keys of `Attributes`, in lower case: `stream_id=...`.
+        """
+        named = {getattr(Attributes, key.upper()): value for key, value in attributes.items()}
+        span = self.tracer.start_span(name, context=parent, kind=kind, attributes=named, start_time=start_us * 1000)
+        span.end(end_time=end_us * 1000)
+        return trace.set_span_in_context(span, parent)
+
+    def close(self) -> None:
+        for provider in self._providers:
+            provider.shutdown()
