@@ -132,7 +132,7 @@ class Telemetry:
         """`read` is called at each export, in the exporter's thread."""
 
         def observe(_: CallbackOptions) -> Iterable[Observation]:
-            return [Observation(read())]
+            return [Observation(float(read()))]
 
         name, unit, description = declared
         self._meter.create_observable_gauge(name, [observe], unit, description)

@@ -1,0 +1,85 @@
+from concurrent import futures
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+
+from services.shared.kafka import trace_context, trace_headers
+from services.shared.settings import TelemetrySettings
+from services.shared.telemetry import Attributes, Metrics, Spans, Telemetry
+
+
+class Collector(trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2_grpc.MetricsServiceServicer):
+    """A real OTLP/gRPC receiver that keeps what it is sent."""
+
+    def __init__(self):
+        self.spans, self.metrics = [], []
+
+    def Export(self, request, context):
+        if isinstance(request, trace_service_pb2.ExportTraceServiceRequest):
+            self.spans += [span for r in request.resource_spans for scope in r.scope_spans for span in scope.spans]
+            return trace_service_pb2.ExportTraceServiceResponse()
+        self.metrics += [m for r in request.resource_metrics for scope in r.scope_metrics for m in scope.metrics]
+        return metrics_service_pb2.ExportMetricsServiceResponse()
+
+
+@pytest.fixture
+def collector():
+    collector = Collector()
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
+    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(collector, server)
+    collector.endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    yield collector
+    server.stop(0)
+
+
+def test_a_trace_goes_on_across_kafka_headers(collector):
+    telemetry = Telemetry("test", TelemetrySettings(otlp_endpoint=collector.endpoint))
+    captured = telemetry.span(Spans.CAPTURE, 1_000, 2_000, None, stream_id="gate", frame_seq=3)
+    headers = trace_headers(captured)
+    telemetry.span(Spans.RECEIVE, 3_000, 4_000, trace_context(headers))
+    telemetry.close()
+    first, second = sorted(collector.spans, key=lambda span: span.start_time_unix_nano)
+    assert (first.name, second.name) == (Spans.CAPTURE, Spans.RECEIVE)
+    assert second.trace_id == first.trace_id
+    assert second.parent_span_id == first.span_id
+    assert (first.start_time_unix_nano, first.end_time_unix_nano) == (1_000_000, 2_000_000)
+    attributes = {pair.key: pair.value for pair in first.attributes}
+    assert attributes[Attributes.STREAM_ID].string_value == "gate"
+    assert attributes[Attributes.FRAME_SEQ].int_value == 3
+
+
+def test_metrics_leave_with_their_declared_names(collector):
+    telemetry = Telemetry("test", TelemetrySettings(otlp_endpoint=collector.endpoint))
+    telemetry.count(Metrics.FRAMES_KEPT, 2)
+    telemetry.record(Metrics.DECISION_MS, 40.0)
+    telemetry.gauge(Metrics.SESSIONS, lambda: 5)
+    telemetry.close()
+    sent = {metric.name: metric for metric in collector.metrics}
+    assert set(sent) == {Metrics.FRAMES_KEPT[0], Metrics.DECISION_MS[0], Metrics.SESSIONS[0]}
+    assert sent[Metrics.FRAMES_KEPT[0]].sum.data_points[0].as_int == 2
+    assert sent[Metrics.SESSIONS[0]].gauge.data_points[0].as_double == 5
+
+
+def test_without_an_endpoint_nothing_leaves_and_nothing_breaks():
+    telemetry = Telemetry("test", TelemetrySettings())
+    context = telemetry.span(Spans.CAPTURE, 1, 2, None, stream_id="gate")
+    telemetry.count(Metrics.FRAMES_KEPT)
+    assert trace_headers(context) == []
+    telemetry.close()
+
+
+def test_an_attribute_that_is_not_declared_is_refused():
+    telemetry = Telemetry("test", TelemetrySettings())
+    with pytest.raises(AttributeError):
+        telemetry.span(Spans.CAPTURE, 1, 2, None, colour="red")
+
+
+def test_every_name_is_declared_once():
+    for declared in (Spans, Attributes, Metrics):
+        names = [value for key, value in vars(declared).items() if not key.startswith("_")]
+        names = [name[0] if isinstance(name, tuple) else name for name in names]
+        assert len(names) == len(set(names))
