@@ -1,0 +1,143 @@
+"""The promise of docs/architecture.md, checked on what Kafka holds: an observer that shares no code with the services.
+
+`violations` gets the committed records of one stream in log order and says in words what is broken.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from streamo.v1.event_pb2 import Event, EventKind
+from streamo.v1.frame_pb2 import FrameRecord
+from streamo.v1.state_pb2 import StreamState, WatchState
+
+FrameId = tuple[int, int]  # epoch, frame_seq
+
+
+@dataclass(frozen=True)
+class StreamRecords:
+    """What the topics hold of one stream, committed only, oldest first."""
+
+    frames: Sequence[FrameRecord]
+    events: Sequence[Event]
+    state: StreamState
+
+
+@dataclass
+class _Watch:
+    started: Event
+    ended: Event | None = None
+    open_ids: set[str] = field(default_factory=set)
+    told: set[tuple[FrameId, int]] = field(default_factory=set)
+
+
+def violations(records: StreamRecords) -> list[str]:
+    return _order(records.events) + _life_cycles(records) + _counts(records)
+
+
+def kept_frames(frames: Sequence[FrameRecord]) -> list[FrameId]:
+    """The frames that count: each once, none of an ingest worker whose epoch was already overtaken."""
+    kept: dict[FrameId, None] = {}
+    newest = 0
+    for record in frames:
+        newest = max(newest, record.epoch)
+        if record.epoch == newest:
+            kept.update(((record.epoch, frame.frame_seq), None) for frame in record.frames.frames)
+    return sorted(kept)
+
+
+def _order(events: Sequence[Event]) -> list[str]:
+    found = [event.seq for event in events]
+    if found and found != list(range(found[0], found[0] + len(found))):
+        return [f"seq is not dense: {found}"]
+    return []
+
+
+def _life_cycles(records: StreamRecords) -> list[str]:
+    wrong: list[str] = []
+    watches: dict[tuple[str, int], _Watch] = {}
+    ids = Counter(event.event_id for event in records.events if event.kind != EventKind.EVENT_KIND_GAP)
+    opened = {event.event_id for event in records.events if event.kind == EventKind.EVENT_KIND_OPEN}
+    for event_id, count in ids.items():
+        if not event_id:
+            wrong.append("an event has no event_id")
+        if count > (2 if event_id in opened else 1):
+            wrong.append(f"event_id {event_id} was told {count} times")
+    for event in records.events:
+        if not event.watch_id:
+            continue
+        key, at = (event.watch_id, event.watch_version), f"{EventKind.Name(event.kind)} seq {event.seq}"
+        watch = watches.get(key)
+        if event.kind == EventKind.EVENT_KIND_STARTED:
+            if watch is not None:
+                wrong.append(f"{at}: watch {key} started twice")
+            watches[key] = _Watch(event)
+            continue
+        if event.kind == EventKind.EVENT_KIND_ENDED and watch is None:
+            continue  # never took effect: refused, removed before its first frame, or timed out
+        if watch is None or watch.ended is not None:
+            wrong.append(f"{at}: watch {key} was not running")
+            continue
+        wrong += _apply(watch, event, at)
+    held = {watch.open.event_id for watch in records.state.watches if watch.HasField("open")}
+    left = set().union(*(watch.open_ids for watch in watches.values())) if watches else set()
+    if left != held:
+        wrong.append(f"OPEN without an end {sorted(left - held)}; open in state only {sorted(held - left)}")
+    return wrong
+
+
+def _apply(watch: _Watch, event: Event, at: str) -> list[str]:
+    wrong = []
+    frame = (event.frame.epoch, event.frame.frame_seq)
+    match event.kind:
+        case EventKind.EVENT_KIND_OPEN:
+            if watch.open_ids:
+                wrong.append(f"{at}: a second OPEN while {watch.open_ids} is open")
+            watch.open_ids.add(event.event_id)
+        case EventKind.EVENT_KIND_CLOSE | EventKind.EVENT_KIND_RETRACT:
+            if watch.open_ids and event.event_id not in watch.open_ids:
+                wrong.append(f"{at}: ends {event.event_id}, but {watch.open_ids} is open")
+            if event.kind == EventKind.EVENT_KIND_RETRACT and not watch.open_ids:
+                wrong.append(f"{at}: retracts what is not open")
+            watch.open_ids.discard(event.event_id)
+        case EventKind.EVENT_KIND_ENDED:
+            if watch.open_ids:
+                wrong.append(f"{at}: ended while {watch.open_ids} is open")
+            watch.ended = event
+    if event.HasField("frame") and event.kind != EventKind.EVENT_KIND_ENDED:
+        if (frame, event.kind) in watch.told:
+            wrong.append(f"{at}: told twice about frame {frame}")
+        watch.told.add((frame, event.kind))
+    return wrong
+
+
+def _counts(records: StreamRecords) -> list[str]:
+    wrong = []
+    frames = kept_frames(records.frames)
+    gaps = [
+        (_id(event.gap.first), _id(event.gap.last))
+        for event in records.events
+        if event.kind == EventKind.EVENT_KIND_GAP and event.gap.HasField("first")
+    ]
+    for watch in records.state.watches:
+        if not watch.HasField("activation"):
+            continue
+        mine = [frame for frame in frames if _id(watch.activation) <= frame < _id(watch.next_frame)]
+        skipped = [frame for frame in mine if any(first <= frame <= last for first, last in gaps)]
+        if len(mine) != watch.rounds_decided + len(skipped):
+            wrong.append(
+                f"watch {watch.watch_id}: {len(mine)} frames from its activation on, {watch.rounds_decided} decided "
+                f"and {len(skipped)} named in gaps"
+            )
+        wrong += _unreached(watch, frames)
+    return wrong
+
+
+def _unreached(watch: WatchState, frames: list[FrameId]) -> list[str]:
+    beyond = [frame for frame in frames if frame >= _id(watch.next_frame)]
+    # A few frames are always under way; more would mean that the session stands still.
+    return [f"watch {watch.watch_id}: {len(beyond)} frames wait"] if len(beyond) > 30 else []
+
+
+def _id(reference: object) -> FrameId:
+    return (reference.epoch, reference.frame_seq)  # type: ignore[attr-defined]
