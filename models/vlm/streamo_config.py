@@ -1,0 +1,43 @@
+"""What a checkpoint says about its dialogue, in `streamo.json` beside the weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+FILE_NAME = "streamo.json"
+
+
+@dataclass(frozen=True)
+class StreamoConfig:
+    """Dialogue settings that a checkpoint was trained with and must be served with."""
+
+    window_rounds: int
+    max_reply_tokens: int
+    system_prompt: str
+    max_instruction_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        for name in ("window_rounds", "max_reply_tokens", "max_instruction_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{FILE_NAME}: {name} must be at least 1, got {getattr(self, name)}")
+
+    @classmethod
+    def load(cls, model_dir: str | Path) -> StreamoConfig:
+        """Read `streamo.json` of a model directory. ValueError for a missing or an unknown name."""
+        path = Path(model_dir) / FILE_NAME
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: this is not a checkpoint made by a Streamo recipe")
+        values = json.loads(path.read_text(encoding="utf-8"))
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(values.keys() - known):
+            raise ValueError(f"{path} has unknown names {unknown}; known are {sorted(known)}")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def save(self, model_dir: str | Path) -> None:
+        path = Path(model_dir) / FILE_NAME
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,61 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+from models.vlm.frame_size import FrameBudget
+
+TINY = FrameBudget(min_pixels=28 * 28, max_pixels=112 * 84)
+
+
+@pytest.mark.parametrize("budget", [TINY, FrameBudget(min_pixels=3136, max_pixels=100_352)])
+@given(height=st.integers(1, 3000), width=st.integers(1, 3000))
+def test_fit_is_the_processors_resize_within_the_budget(budget: FrameBudget, height: int, width: int) -> None:
+    try:
+        fitted = budget.fit(height, width)
+    except ValueError:
+        assert max(height, width) > 10 * min(height, width)  # only the absurdly thin are refused
+        return
+    assert fitted == smart_resize(height, width, 28, budget.min_pixels, budget.max_pixels)
+    assert fitted[0] % 28 == 0 and fitted[1] % 28 == 0
+    assert fitted[0] * fitted[1] <= budget.max_pixels
+    assert budget.fit(*fitted) == fitted  # the simulator and the ingest may fit twice
+
+
+def test_tiny_budget_of_a_4_to_3_camera_is_twelve_tokens() -> None:
+    assert TINY.fit(480, 640) == (84, 112)
+    assert TINY.grid(84, 112) == (3, 4)
+    assert TINY.num_tokens(84, 112) == 12
+
+
+def test_bad_sizes_are_refused_with_the_fix() -> None:
+    with pytest.raises(ValueError, match="at least one pixel"):
+        TINY.fit(0, 10)
+    with pytest.raises(ValueError, match="crop"):
+        TINY.fit(4, 1000)
+    with pytest.raises(ValueError, match="crop"):
+        TINY.fit(28, 28 * 100)
+    with pytest.raises(ValueError, match="fit"):
+        TINY.grid(83, 112)
+    with pytest.raises(ValueError, match="max_pixels"):
+        FrameBudget(min_pixels=100, max_pixels=99)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"min_pixels": 784, "max_pixels": 9408}, {"size": {"shortest_edge": 784, "longest_edge": 9408}}],
+)
+def test_load_reads_both_spellings(tmp_path: Path, config: dict) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({**config, "patch_size": 14, "merge_size": 2})
+    )
+    assert FrameBudget.load(tmp_path) == TINY
+
+
+def test_load_refuses_a_config_without_budget(tmp_path: Path) -> None:
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="min_pixels"):
+        FrameBudget.load(tmp_path)
