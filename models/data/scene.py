@@ -7,6 +7,7 @@ model that sees 12 visual tokens can tell them apart. What a label depends on is
 
 import bisect
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -61,12 +62,12 @@ LIGHT_KINDS = (ActKind.LIGHT_ON, ActKind.LIGHT_OFF)
 # How far a thing must have moved (units) before its picture singles the act out: until then somebody in the
 # door may come out or take the parcel, and something at the edge is too small to be told.
 _TELLING_UNITS = {
-    ActKind.CAR_ARRIVES: 5.0,
+    ActKind.CAR_ARRIVES: 7.0,
     ActKind.CAR_LEAVES: 3.0,
-    ActKind.PERSON_GOES_IN: 6.0,
+    ActKind.PERSON_GOES_IN: 8.0,
     ActKind.PERSON_COMES_OUT: 5.0,
     ActKind.PERSON_WALKS_AWAY: 5.0,
-    ActKind.PARCEL_DELIVERED: 6.0,
+    ActKind.PARCEL_DELIVERED: 8.0,
     ActKind.PARCEL_TAKEN: 5.0,
 }
 
@@ -103,7 +104,7 @@ class Act:
     @property
     def _path_units(self) -> float:
         points = _path(self)
-        return sum(_distance(a, b) for a, b in zip(points, points[1:], strict=False))
+        return sum(_distance(a, b) for a, b in itertools.pairwise(points))
 
 
 @dataclass(frozen=True)
@@ -422,7 +423,7 @@ def _car_acts(
     car, time_ms = start.car, start_ms
     while True:
         begin_ms = time_ms + _between_ms(rng, 2.5 * quiet, 12 * quiet)
-        time_ms = begin_ms + _between_ms(rng, 2.5, 5)
+        time_ms = begin_ms + _between_ms(rng, 2, 4)
         if time_ms >= end_ms:
             return
         colour = car or str(rng.choice(COLOURS))
@@ -431,11 +432,11 @@ def _car_acts(
 
 
 _PERSON_SECONDS = {
-    ActKind.PERSON_GOES_IN: (2.5, 5.0),
-    ActKind.PERSON_COMES_OUT: (2.0, 4.0),
-    ActKind.PERSON_WALKS_AWAY: (2.0, 4.0),
-    ActKind.PARCEL_DELIVERED: (4.5, 6.5),
-    ActKind.PARCEL_TAKEN: (2.5, 4.5),
+    ActKind.PERSON_GOES_IN: (2.2, 4.0),
+    ActKind.PERSON_COMES_OUT: (2.0, 3.5),
+    ActKind.PERSON_WALKS_AWAY: (2.0, 3.5),
+    ActKind.PARCEL_DELIVERED: (4.0, 6.0),
+    ActKind.PARCEL_TAKEN: (2.4, 4.0),
 }
 
 
