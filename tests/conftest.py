@@ -1,0 +1,35 @@
+"""The real parts that tests run against. Each starts at its first use and is shared by all tests of the run."""
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:  # unit tests must not need what these import
+    from services.local.kafka_broker import KafkaBroker
+    from services.local.redis_server import RedisServer
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[KafkaBroker]":
+    """A running Kafka. A test that kills it must start it again before it ends."""
+    from services.local.kafka_broker import KafkaBroker
+
+    # The client logs every refused connection as an error; a broker that starts refuses some.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[RedisServer]":
+    """A running Redis. A test that kills it must start it again before it ends."""
+    from services.local.redis_server import RedisServer
+
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
