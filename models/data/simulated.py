@@ -111,7 +111,9 @@ def keep_times(
     """Media times of the frames that the frame sampler keeps of a 10 fps camera on this scene."""
     gate = FrameSampler(sampler)
     kept: list[int] = []
-    time_ms, seen, picture = begin_ms, None, None
+    time_ms = begin_ms
+    seen: View | None = None
+    picture: np.ndarray | None = None
     while len(kept) < num_frames:
         # What comes too soon is never kept, so it need not be drawn.
         if gate.due(time_ms):
@@ -127,7 +129,8 @@ def keep_times(
 def _draw_scene(rng: np.random.Generator, num_frames: int) -> tuple[SceneScript, int]:
     """A scene and a quiet moment to begin at, at media times as a camera may have after days."""
     lead_s = 12
-    quiet = float(rng.uniform(0.4, 1.3))
+    # Mostly lively, so that a clip holds something to learn; some with the long pauses of real places.
+    quiet = float(rng.uniform(0.4, 1.2) if rng.random() < 0.75 else rng.uniform(1.2, 2.5))
     script = SceneScript.random(rng, lead_s + num_frames * 1.0 + 2, quiet=quiet)
     begins = [t for t in range(0, lead_s * 1000, 50) if not script.busy_at(t)]
     begin_ms = int(rng.choice(begins)) + int(rng.integers(50)) if begins else 0

@@ -94,7 +94,8 @@ class FrameSampler:
         if height % rows == 0 and width % cols == 0:
             cells = picture.reshape(rows, height // rows, cols * (width // cols) * 3)
             sums = cells.sum(axis=1, dtype=np.uint32).reshape(rows, cols, width // cols, 3).sum(axis=2)
-            return sums.astype(np.float32) / np.float32((height // rows) * (width // cols))
+            exact: np.ndarray = sums.astype(np.float32) / np.float32((height // rows) * (width // cols))
+            return exact
         row_edges = np.arange(rows) * height // rows
         col_edges = np.arange(cols) * width // cols
         sums = np.add.reduceat(picture, row_edges, axis=0, dtype=np.uint32)
@@ -102,4 +103,5 @@ class FrameSampler:
         heights = np.diff(np.append(row_edges, height))
         widths = np.diff(np.append(col_edges, width))
         areas = heights[:, None] * widths[None, :]
-        return sums.astype(np.float32) / areas[..., None].astype(np.float32)
+        means: np.ndarray = sums.astype(np.float32) / areas[..., None].astype(np.float32)
+        return means
