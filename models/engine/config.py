@@ -1,0 +1,80 @@
+"""Settings of an engine, and what a session may hold under them. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models.vlm.dialogue import Dialogue
+from models.vlm.streamo_config import StreamoConfig
+
+# A time tag grows with media time; what a session reserves is worked out for tags up to 10^10 s (317 years).
+MAX_MEDIA_TIME_MS = 9_999_999_999_900
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """What the engine may use. ValueError, naming the field, for a value that cannot work."""
+
+    max_sessions: int
+    max_kv_tokens: int
+    """Token slots of the KV cache, all of them allocated at start; sessions are refused rather than go
+    beyond.
+    """
+    max_batch_tokens: int
+    """Most tokens in one forward: the bound on how long a step takes."""
+    max_pending_rounds: int = 4
+    """Rounds that may wait in a session's queue."""
+    window_rounds: int | None = None
+    """Rounds a session keeps; None: what the checkpoint was trained with."""
+    max_reply_tokens: int | None = None
+    """Text tokens of a reply before it is cut; None: what the checkpoint was trained with."""
+    max_frame_tokens: int = 128
+    """Most visual tokens of a frame, by which a session's window is reserved; 128 are 100,352 pixels."""
+    block_tokens: int = 16
+    """Token slots in a block, the unit in which the KV cache is handed out."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("max_sessions", 1),
+            ("max_kv_tokens", 1),
+            ("max_batch_tokens", 8),
+            ("max_pending_rounds", 1),
+            ("window_rounds", 1),
+            ("max_reply_tokens", 1),
+            ("max_frame_tokens", 1),
+            ("block_tokens", 1),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        if self.max_kv_tokens < self.block_tokens:
+            raise ValueError(
+                f"max_kv_tokens ({self.max_kv_tokens}) is less than a block of {self.block_tokens}; raise it"
+            )
+
+
+@dataclass(frozen=True)
+class SessionLimits:
+    """What one session may hold, all of it known before the session opens."""
+
+    window_rounds: int
+    max_reply_tokens: int
+    max_frame_tokens: int
+    max_pending_rounds: int
+    max_round_tokens: int
+
+    @classmethod
+    def of(cls, config: EngineConfig, checkpoint: StreamoConfig, dialogue: Dialogue) -> SessionLimits:
+        max_reply_tokens = config.max_reply_tokens or checkpoint.max_reply_tokens
+        head = dialogue.round_head(MAX_MEDIA_TIME_MS - 100, MAX_MEDIA_TIME_MS, config.max_frame_tokens)
+        return cls(
+            window_rounds=config.window_rounds or checkpoint.window_rounds,
+            max_reply_tokens=max_reply_tokens,
+            max_frame_tokens=config.max_frame_tokens,
+            max_pending_rounds=config.max_pending_rounds,
+            max_round_tokens=len(head) + 1 + max_reply_tokens + len(dialogue.round_tail),
+        )
+
+    def max_window_tokens(self, num_pinned_tokens: int) -> int:
+        """Most tokens of a session that are attended to at once."""
+        return num_pinned_tokens + self.window_rounds * self.max_round_tokens

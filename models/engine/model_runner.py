@@ -1,0 +1,90 @@
+"""One packed forward of the language model: rows in, logits reduced to what the sessions ask for out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from models.engine.attention import ATTENTION_NAME, AttentionBackend, AttentionRow
+from models.engine.kv_cache import KVCache
+from models.engine.scheduler import Row
+from models.vlm.model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the logits after a row's last token say."""
+
+    state_logits: tuple[float, float, float]
+    best_token: int
+    best_text_token: int
+    """Best of all tokens but those a reply's text may not hold."""
+
+
+class ModelRunner:
+    """Runs the rows of a step as one sequence [1, T], so that all weights are read once for all sessions."""
+
+    def __init__(self, model: LanguageModel, kv_cache: KVCache, attention: AttentionBackend) -> None:
+        model.use_attention(ATTENTION_NAME)
+        dialogue = model.dialogue
+        self._model = model
+        self._kv_cache = kv_cache
+        self._attention = attention
+        self._state_ids = torch.tensor(dialogue.state_token_ids, device=model.device)
+        self._no_text_ids = torch.tensor(
+            [*dialogue.state_token_ids, dialogue.image_token_id], device=model.device
+        )
+
+    @torch.inference_mode()
+    def run(self, rows: Sequence[Row]) -> list[Choice]:
+        """A Choice for each row that reads logits, in their order.
+
+        Takes slots for the rows' tokens and writes their keys and values; to commit or trim them is the
+        caller's.
+        """
+        new_slots = np.concatenate([row.session.table.extend(row.pieces) for row in rows])
+        step = self._attention.begin(
+            self._kv_cache,
+            new_slots,
+            [
+                AttentionRow(row.num_tokens, row.session.table.slots, row.session.table.first_slot)
+                for row in rows
+            ],
+        )
+        hidden = self._model.forward(self._embed(rows), self._positions(rows), attention_step=step)
+        ends = np.cumsum([row.num_tokens for row in rows])
+        wanted = [int(end) - 1 for end, row in zip(ends, rows, strict=True) if row.reads_logits]
+        return self._choices(hidden[0, wanted]) if wanted else []
+
+    def _embed(self, rows: Sequence[Row]) -> torch.Tensor:
+        pieces = [piece for row in rows for piece in row.pieces]
+        token_ids = torch.from_numpy(np.concatenate([piece.token_ids for piece in pieces]))
+        embeds = self._model.embed(token_ids.to(self._model.device))
+        start = 0
+        for piece in pieces:
+            if piece.frame is not None and len(piece.frame):
+                frame_start = start + piece.frame_start
+                embeds[frame_start : frame_start + len(piece.frame)] = piece.frame
+            start += len(piece)
+        return embeds.unsqueeze(0)
+
+    def _positions(self, rows: Sequence[Row]) -> torch.Tensor:
+        positions = np.concatenate([piece.positions for row in rows for piece in row.pieces], axis=1)
+        return torch.from_numpy(positions).unsqueeze(1).to(self._model.device)
+
+    def _choices(self, hidden: torch.Tensor) -> list[Choice]:
+        logits = self._model.logits(hidden).float()
+        state_logits = logits[:, self._state_ids]
+        best = logits.argmax(dim=1)
+        best_text = logits.index_fill_(1, self._no_text_ids, float("-inf")).argmax(dim=1)
+        # One copy to the host for the whole step; float64 holds any token id exactly.
+        reduced = torch.cat(
+            (state_logits.double(), best[:, None].double(), best_text[:, None].double()), dim=1
+        )
+        return [
+            Choice((silence, standby, response), int(token), int(text_token))
+            for silence, standby, response, token, text_token in reduced.tolist()
+        ]
