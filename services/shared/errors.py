@@ -6,6 +6,8 @@ ServiceError                     grpc status
 ├── AlreadyExists                ALREADY_EXISTS       same id, other content
 ├── TokenForeign                 FAILED_PRECONDITION  a resume token of another cluster, topic or filter
 ├── TokenExpired                 OUT_OF_RANGE         what it points at was deleted by retention, or is still to come
+├── Refused                      FAILED_PRECONDITION  well asked, but the stream or watch cannot serve it as it stands
+├── DataLoss                     DATA_LOSS            events are missing or unreadable; never passed over in silence
 ├── Exhausted                    RESOURCE_EXHAUSTED   a bound was reached: too many subscribers, too slow a reader
 ├── Unavailable                  UNAVAILABLE          a part this one needs does not answer; worth a retry
 └── TimedOut                     DEADLINE_EXCEEDED    asked, and no answer within the time given
@@ -38,6 +40,14 @@ class TokenForeign(ServiceError):
 
 class TokenExpired(ServiceError):
     status = "OUT_OF_RANGE"
+
+
+class Refused(ServiceError):
+    status = "FAILED_PRECONDITION"
+
+
+class DataLoss(ServiceError):
+    status = "DATA_LOSS"
 
 
 class Exhausted(ServiceError):

@@ -19,12 +19,17 @@ _RETRY_BACKOFF_MS = 5
 _REQUEST_TIMEOUT_MS = 10_000
 
 
-def reader(settings: KafkaSettings, partitions: Iterable[TopicPartition]) -> KafkaConsumer:
+def reader(
+    settings: KafkaSettings,
+    partitions: Iterable[TopicPartition],
+    max_partition_fetch_bytes: int = MAX_RECORD_BYTES,
+) -> KafkaConsumer:
     """A consumer without a group, assigned to `partitions`; it sees committed records only and never resets silently.
 
-    The caller seeks before its first poll. Not safe to share between threads.
+    The caller seeks before its first poll. Not safe to share between threads. A larger record is still read.
     """
-    consumer = KafkaConsumer(**_consumer_settings(settings), group_id=None)
+    fetch = {"max_partition_fetch_bytes": max_partition_fetch_bytes}
+    consumer = KafkaConsumer(**{**_consumer_settings(settings), **fetch}, group_id=None)
     consumer.assign(list(partitions))
     return consumer
 
