@@ -10,7 +10,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class StreamState(_message.Message):
-    __slots__ = ("stream_id", "stream_version", "removed", "last_seq", "epoch", "next_frame_seq", "media_time_ms", "captured_at_us", "source_state", "source_detail", "counters", "watches", "num_unreadable")
+    __slots__ = ("stream_id", "stream_version", "removed", "last_seq", "epoch", "next_frame_seq", "media_time_ms", "captured_at_us", "source_state", "source_detail", "counters", "watches", "num_unreadable", "next_offset")
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
     STREAM_VERSION_FIELD_NUMBER: _ClassVar[int]
     REMOVED_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,7 @@ class StreamState(_message.Message):
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
     WATCHES_FIELD_NUMBER: _ClassVar[int]
     NUM_UNREADABLE_FIELD_NUMBER: _ClassVar[int]
+    NEXT_OFFSET_FIELD_NUMBER: _ClassVar[int]
     stream_id: str
     stream_version: int
     removed: bool
@@ -37,10 +38,11 @@ class StreamState(_message.Message):
     counters: _stream_pb2.StreamCounters
     watches: _containers.RepeatedCompositeFieldContainer[WatchState]
     num_unreadable: int
-    def __init__(self, stream_id: _Optional[str] = ..., stream_version: _Optional[int] = ..., removed: _Optional[bool] = ..., last_seq: _Optional[int] = ..., epoch: _Optional[int] = ..., next_frame_seq: _Optional[int] = ..., media_time_ms: _Optional[int] = ..., captured_at_us: _Optional[int] = ..., source_state: _Optional[_Union[_frame_pb2.SourceState, str]] = ..., source_detail: _Optional[str] = ..., counters: _Optional[_Union[_stream_pb2.StreamCounters, _Mapping]] = ..., watches: _Optional[_Iterable[_Union[WatchState, _Mapping]]] = ..., num_unreadable: _Optional[int] = ...) -> None: ...
+    next_offset: int
+    def __init__(self, stream_id: _Optional[str] = ..., stream_version: _Optional[int] = ..., removed: _Optional[bool] = ..., last_seq: _Optional[int] = ..., epoch: _Optional[int] = ..., next_frame_seq: _Optional[int] = ..., media_time_ms: _Optional[int] = ..., captured_at_us: _Optional[int] = ..., source_state: _Optional[_Union[_frame_pb2.SourceState, str]] = ..., source_detail: _Optional[str] = ..., counters: _Optional[_Union[_stream_pb2.StreamCounters, _Mapping]] = ..., watches: _Optional[_Iterable[_Union[WatchState, _Mapping]]] = ..., num_unreadable: _Optional[int] = ..., next_offset: _Optional[int] = ...) -> None: ...
 
 class WatchState(_message.Message):
-    __slots__ = ("watch_id", "version", "activation", "next_frame", "rounds_decided", "open", "window")
+    __slots__ = ("watch_id", "version", "activation", "next_frame", "rounds_decided", "open", "window", "ended")
     WATCH_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ACTIVATION_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +50,7 @@ class WatchState(_message.Message):
     ROUNDS_DECIDED_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
     WINDOW_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
     watch_id: str
     version: int
     activation: _event_pb2.FrameRef
@@ -55,7 +58,8 @@ class WatchState(_message.Message):
     rounds_decided: int
     open: OpenEvent
     window: Window
-    def __init__(self, watch_id: _Optional[str] = ..., version: _Optional[int] = ..., activation: _Optional[_Union[_event_pb2.FrameRef, _Mapping]] = ..., next_frame: _Optional[_Union[_event_pb2.FrameRef, _Mapping]] = ..., rounds_decided: _Optional[int] = ..., open: _Optional[_Union[OpenEvent, _Mapping]] = ..., window: _Optional[_Union[Window, _Mapping]] = ...) -> None: ...
+    ended: _event_pb2.Reason
+    def __init__(self, watch_id: _Optional[str] = ..., version: _Optional[int] = ..., activation: _Optional[_Union[_event_pb2.FrameRef, _Mapping]] = ..., next_frame: _Optional[_Union[_event_pb2.FrameRef, _Mapping]] = ..., rounds_decided: _Optional[int] = ..., open: _Optional[_Union[OpenEvent, _Mapping]] = ..., window: _Optional[_Union[Window, _Mapping]] = ..., ended: _Optional[_Union[_event_pb2.Reason, str]] = ...) -> None: ...
 
 class OpenEvent(_message.Message):
     __slots__ = ("event_id", "since")
@@ -66,20 +70,22 @@ class OpenEvent(_message.Message):
     def __init__(self, event_id: _Optional[str] = ..., since: _Optional[_Union[_event_pb2.FrameRef, _Mapping]] = ...) -> None: ...
 
 class Window(_message.Message):
-    __slots__ = ("frames_offset", "events_offset", "first", "num_rounds", "states", "start_ms")
+    __slots__ = ("frames_offset", "events_offset", "first", "num_rounds", "states", "start_ms", "offset_steps")
     FRAMES_OFFSET_FIELD_NUMBER: _ClassVar[int]
     EVENTS_OFFSET_FIELD_NUMBER: _ClassVar[int]
     FIRST_FIELD_NUMBER: _ClassVar[int]
     NUM_ROUNDS_FIELD_NUMBER: _ClassVar[int]
     STATES_FIELD_NUMBER: _ClassVar[int]
     START_MS_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_STEPS_FIELD_NUMBER: _ClassVar[int]
     frames_offset: int
     events_offset: int
     first: _event_pb2.FrameRef
     num_rounds: int
     states: bytes
     start_ms: int
-    def __init__(self, frames_offset: _Optional[int] = ..., events_offset: _Optional[int] = ..., first: _Optional[_Union[_event_pb2.FrameRef, _Mapping]] = ..., num_rounds: _Optional[int] = ..., states: _Optional[bytes] = ..., start_ms: _Optional[int] = ...) -> None: ...
+    offset_steps: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, frames_offset: _Optional[int] = ..., events_offset: _Optional[int] = ..., first: _Optional[_Union[_event_pb2.FrameRef, _Mapping]] = ..., num_rounds: _Optional[int] = ..., states: _Optional[bytes] = ..., start_ms: _Optional[int] = ..., offset_steps: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
     __slots__ = ("cluster_id", "committed_frames_offset", "state_offset", "state", "replies")
