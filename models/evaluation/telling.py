@@ -1,0 +1,67 @@
+"""How much of what ought to be told was told: one-to-one matching of told texts with gold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from models.data.labels import Gold, Slots, parse_text
+
+TOLERANCE_MS = 2000
+
+
+@dataclass(frozen=True)
+class Told:
+    """A CLOSE or ANSWER. `media_ms`: media time of the frame it was decided at."""
+
+    media_ms: int
+    text: str
+
+
+@dataclass(frozen=True)
+class TellingScore:
+    """`num_right` of `num_gold` were told, and of `num_told` told; the rest are misses and false."""
+
+    num_gold: int = 0
+    num_told: int = 0
+    num_right: int = 0
+
+    @property
+    def num_false(self) -> int:
+        return self.num_told - self.num_right
+
+    def __add__(self, other: "TellingScore") -> "TellingScore":
+        return TellingScore(
+            self.num_gold + other.num_gold, self.num_told + other.num_told, self.num_right + other.num_right
+        )
+
+
+def score_tellings(
+    task: str, golds: Sequence[Gold], tolds: Sequence[Told], tolerance_ms: int = TOLERANCE_MS
+) -> TellingScore:
+    """Matches each part of each told text with at most one gold of the same slots within `tolerance_ms`.
+
+    Nearest pairs first. A told text may join several parts; each counts on its own. Wrong words, a wrong time and a
+    repeat are each one false, and leave a miss where gold was to be told. A span is right if both its ends are within
+    `tolerance_ms` of gold's.
+    """
+    parts = [(told.media_ms, slots) for told in tolds for slots in parse_text(task, told.text)]
+    pairs = sorted(
+        (abs(media_ms - gold.frame_ms), told_index, gold_index)
+        for told_index, (media_ms, slots) in enumerate(parts)
+        for gold_index, gold in enumerate(golds)
+        if abs(media_ms - gold.frame_ms) <= tolerance_ms and _same(slots, gold.slots, tolerance_ms)
+    )
+    used_told: set[int] = set()
+    used_gold: set[int] = set()
+    for _, told_index, gold_index in pairs:
+        if told_index not in used_told and gold_index not in used_gold:
+            used_told.add(told_index)
+            used_gold.add(gold_index)
+    return TellingScore(num_gold=len(golds), num_told=len(parts), num_right=len(used_told))
+
+
+def _same(told: Slots | None, gold: Slots, tolerance_ms: int) -> bool:
+    if told is None:
+        return False
+    if told.start_ms is None or told.end_ms is None or gold.start_ms is None or gold.end_ms is None:
+        return told == gold
+    return abs(told.start_ms - gold.start_ms) <= tolerance_ms and abs(told.end_ms - gold.end_ms) <= tolerance_ms
