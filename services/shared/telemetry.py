@@ -84,7 +84,8 @@ class Metrics:
 
 Declared = tuple[str, str, str]
 
-_BUCKETS_MS = (1, 2, 5, 10, 20, 35, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000, 10_000, 30_000)
+# Steps of a fifth, 1 ms to a minute: fine enough to read quantiles off.
+_BUCKETS_MS = tuple(round(1.2**step, 2) for step in range(62))
 
 
 class Telemetry:
