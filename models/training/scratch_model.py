@@ -25,10 +25,10 @@ class Architecture:
 
     hidden_size: int = 192
     intermediate_size: int = 512
-    num_layers: int = 5
-    num_heads: int = 6
+    num_layers: int = 4
+    num_heads: int = 4
     num_kv_heads: int = 2
-    mrope_section: tuple[int, int, int] = (6, 5, 5)
+    mrope_section: tuple[int, int, int] = (8, 8, 8)
     rope_theta: float = 10_000.0
     vision_hidden_size: int = 128
     vision_intermediate_size: int = 320
@@ -55,7 +55,9 @@ def write_random_checkpoint(
     save_preprocessor_config(directory, budget)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2_5_VLForConditionalGeneration(_config(architecture, tokenizer, budget))
+        model = Qwen2_5_VLForConditionalGeneration(
+            _config(architecture, tokenizer, budget)
+        )
     model.save_pretrained(str(directory))
 
 
@@ -81,14 +83,19 @@ def save_preprocessor_config(model_dir: str | Path, budget: FrameBudget) -> None
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _config(architecture: Architecture, tokenizer: Tokenizer, budget: FrameBudget) -> Qwen2_5_VLConfig:
+def _config(
+    architecture: Architecture, tokenizer: Tokenizer, budget: FrameBudget
+) -> Qwen2_5_VLConfig:
     a = architecture
     head_dim, remainder = divmod(a.hidden_size, a.num_heads)
     if remainder or 2 * sum(a.mrope_section) != head_dim:
         raise ValueError(
             f"mrope_section {a.mrope_section} must add up to half of head_dim {a.hidden_size / a.num_heads}"
         )
-    token_ids = {token: tokenizer.token_to_id(token) for token in tokenizer.get_vocab(with_added_tokens=True)}
+    token_ids = {
+        token: tokenizer.token_to_id(token)
+        for token in tokenizer.get_vocab(with_added_tokens=True)
+    }
     return Qwen2_5_VLConfig(
         text_config={
             "vocab_size": tokenizer.get_vocab_size(with_added_tokens=True),

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    normalizers,
+    pre_tokenizers,
+)
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
@@ -38,7 +45,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
     `vocab_size` counts everything: 256 bytes, merges, control tokens and the three state tokens, which come last.
     """
-    added = [AddedToken(token, special=True, normalized=False) for token in (*CONTROL_TOKENS, *STATE_TOKENS)]
+    added = [
+        AddedToken(token, special=True, normalized=False)
+        for token in (*CONTROL_TOKENS, *STATE_TOKENS)
+    ]
     tokenizer = Tokenizer(BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

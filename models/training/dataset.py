@@ -1,0 +1,169 @@
+"""Samples as the numbers a model trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from models.data.sample import Sample
+from models.training.loss import IGNORED
+from models.vlm.dialogue import Dialogue
+from models.vlm.pixels import PixelFormat
+from models.vlm.positions import round_positions
+
+
+@dataclass(frozen=True)
+class Example:
+    """One dialogue. Labels stand at the position of the token itself (unshifted), IGNORED where there is no loss."""
+
+    task: str
+    token_ids: np.ndarray  # int64 [T]
+    labels: np.ndarray  # int64 [T]
+    positions: np.ndarray  # int64 [3, T]
+    frames: np.ndarray  # uint8 [rounds, H, W, 3]
+    truth: np.ndarray  # int64 [rounds, K]
+
+
+def make_example(
+    sample: Sample, dialogue: Dialogue, pixels: PixelFormat, first_learnt_round: int = 0
+) -> Example:
+    """The dialogue of a sample, with labels on every reply and on the token that ends it.
+
+    Rounds before `first_learnt_round` are context only. The end token is learnt after each state too, though the
+    engine decodes only after Response.
+    """
+    height, width = sample.frames.shape[1:3]
+    grid = pixels.budget.grid(height, width)
+    num_tokens = pixels.budget.num_tokens(height, width)
+    prefix = dialogue.pinned_prefix(sample.instruction)
+    token_ids = list(prefix)
+    labels = [IGNORED] * len(prefix)
+    for index, round_ in enumerate(sample.rounds):
+        head = dialogue.round_head(round_.start_ms, round_.end_ms, num_tokens)
+        reply = dialogue.reply(round_.state, round_.text)
+        tail = dialogue.round_tail
+        token_ids += head + reply + tail
+        learnt = (
+            [*reply, tail[0]]
+            if index >= first_learnt_round
+            else [IGNORED] * (len(reply) + 1)
+        )
+        labels += [IGNORED] * len(head) + learnt + [IGNORED] * (len(tail) - 1)
+    positions, _ = round_positions(token_ids, dialogue.image_token_id, grid, start=0)
+    return Example(
+        task=sample.task,
+        token_ids=np.asarray(token_ids, dtype=np.int64),
+        labels=np.asarray(labels, dtype=np.int64),
+        positions=positions,
+        frames=sample.frames,
+        truth=sample.truth,
+    )
+
+
+class SampleMaker(Protocol):
+    def __call__(self, seed: int, split: str, num_frames: int) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """How samples are cut to what a session sees: whole batches are of one length.
+
+    `num_rounds` are the lengths that batches take in turn. A share `joined_late` of the samples of the longest kind
+    is a window that has already slid: its first rounds, up to `max_dropped`, are gone, the next `overlap_rounds` are
+    context without loss, since what they tell may have begun before.
+    """
+
+    num_rounds: tuple[int, ...] = (16, 24, 32)
+    joined_late: float = 0.7
+    max_dropped: int = 16
+    overlap_rounds: int = 8
+
+
+class ExampleDataset(Dataset[Example]):
+    """Examples made when asked for. Example i depends on i alone, so order, resume and sharding are the sampler's."""
+
+    def __init__(
+        self,
+        make_sample: SampleMaker,
+        split: str,
+        length: int,
+        batch_size: int,
+        plan: ClipPlan,
+        dialogue: Dialogue,
+        pixels: PixelFormat,
+        first_seed: int = 0,
+    ) -> None:
+        self._make_sample = make_sample
+        self._split = split
+        self._length = length
+        self._batch_size = batch_size
+        self._plan = plan
+        self._dialogue = dialogue
+        self._pixels = pixels
+        self._first_seed = first_seed
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Example:
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        plan, seed = self._plan, self._first_seed + index
+        num_rounds = plan.num_rounds[index // self._batch_size % len(plan.num_rounds)]
+        rng = np.random.default_rng((seed, 0x57AB))
+        dropped = 0
+        if num_rounds == max(plan.num_rounds) and rng.random() < plan.joined_late:
+            dropped = int(rng.integers(1, plan.max_dropped + 1))
+        sample = self._make_sample(seed, self._split, num_rounds + dropped)
+        if dropped:
+            sample = drop_rounds(sample, dropped)
+        first_learnt = plan.overlap_rounds if dropped else 0
+        return make_example(sample, self._dialogue, self._pixels, first_learnt)
+
+
+def drop_rounds(sample: Sample, num_rounds: int) -> Sample:
+    """The sample as a window that has lost its first rounds; times stay as they are."""
+    return replace(
+        sample,
+        frames=sample.frames[num_rounds:],
+        rounds=sample.rounds[num_rounds:],
+        truth=sample.truth[num_rounds:],
+    )
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Examples to a batch, padded on the right; under causal attention padding is invisible to what stands before."""
+
+    pixels: PixelFormat
+    pad_token_id: int
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
+        length = max(len(example.token_ids) for example in examples)
+        shape = (len(examples), length)
+        token_ids = np.full(shape, self.pad_token_id, dtype=np.int64)
+        labels = np.full(shape, IGNORED, dtype=np.int64)
+        positions = np.zeros((3, *shape), dtype=np.int64)
+        for row, example in enumerate(examples):
+            used = len(example.token_ids)
+            token_ids[row, :used] = example.token_ids
+            labels[row, :used] = example.labels
+            positions[:, row, :used] = example.positions
+        patches, grids = self.pixels.patchify_all(
+            [frame for example in examples for frame in example.frames]
+        )
+        return {
+            "input_ids": torch.from_numpy(token_ids),
+            "labels": torch.from_numpy(labels),
+            "position_ids": torch.from_numpy(positions),
+            "patches": torch.from_numpy(patches),
+            "patch_grids": torch.tensor(grids),
+            "truth": torch.from_numpy(
+                np.concatenate([example.truth for example in examples])
+            ),
+        }
