@@ -37,27 +37,19 @@ class KafkaBroker:
         self.port, self._controller_port = free_ports(2)
         self.jars = jars or KafkaJars()
         self._directory = directory
-        self._restart = restart
-        self._process: ServiceProcess | None = None
+        self.process = ServiceProcess(
+            "kafka",
+            lambda: [*self._java(), "kafka.Kafka", str(self._properties_path)],
+            directory / "kafka.log",
+            ready=self._answers,
+            ready_timeout_s=90.0,
+            stop_timeout_s=15.0,
+            restart=restart,
+        )
 
     @property
     def bootstrap_servers(self) -> str:
         return f"{HOST}:{self.port}"
-
-    @property
-    def process(self) -> ServiceProcess:
-        """Made late: its command needs the jars."""
-        if self._process is None:
-            self._process = ServiceProcess(
-                "kafka",
-                [*self._java(), "kafka.Kafka", str(self._properties_path)],
-                self._directory / "kafka.log",
-                ready=self._answers,
-                ready_timeout_s=90.0,
-                stop_timeout_s=15.0,
-                restart=self._restart,
-            )
-        return self._process
 
     def start(self, on_progress: Progress | None = None) -> None:
         self.jars.fetch(on_progress)
@@ -68,13 +60,11 @@ class KafkaBroker:
         self.process.start()
 
     def stop(self) -> None:
-        if self._process is not None:
-            self._process.stop()
+        self.process.stop()
 
     def kill(self) -> None:
         """SIGKILL; `start` brings it back on the same port with the same data."""
-        if self._process is not None:
-            self._process.kill()
+        self.process.kill()
 
     @property
     def _data(self) -> Path:
@@ -127,7 +117,7 @@ class KafkaBroker:
         """Gives the storage a cluster id of its own, so that a token of another stack is known as foreign."""
         command = ["kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(self._properties_path)]
         done = subprocess.run(
-            [*self._java(), *command], capture_output=True, text=True, timeout=_FORMAT_TIMEOUT_S
+            [*self._java(), *command], check=False, capture_output=True, text=True, timeout=_FORMAT_TIMEOUT_S
         )
         if done.returncode != 0:
             raise Unavailable(f"Kafka could not format {self._data}: {(done.stderr or done.stdout).strip()}")

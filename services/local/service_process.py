@@ -24,7 +24,8 @@ _TOLD_LINES = 15
 class ServiceProcess:
     """One process, in a session of its own, with its output in `log_path`.
 
-    `start` and `stop` block and may be called again and again, from one thread. With `restart` a process that ends
+    `start` and `stop` block and may be called again and again; `stop` may come from another thread while `start`
+    waits, which then raises Unavailable. A `command` that is a function is asked at each start. With `restart` a process that ends
     on its own is started again after a back-off. `on_start` is called with each new process's record, in the
     thread that started it.
     """
@@ -32,7 +33,7 @@ class ServiceProcess:
     def __init__(
         self,
         name: str,
-        command: Sequence[str],
+        command: Sequence[str] | Callable[[], Sequence[str]],
         log_path: Path,
         *,
         ready: Callable[[], bool],
@@ -47,7 +48,7 @@ class ServiceProcess:
         self.log_path = log_path
         self.num_restarts = 0
         self.on_start = on_start
-        self._command = list(command)
+        self._command = command if callable(command) else lambda: command
         self._environment = dict(environment or {})
         self._directory = directory
         self._ready = ready
@@ -122,7 +123,7 @@ class ServiceProcess:
             os.replace(self.log_path, self.log_path.with_suffix(".log.1"))
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command,
+                list(self._command()),
                 cwd=self._directory,
                 env=child_environment(self._environment),
                 stdin=subprocess.DEVNULL,

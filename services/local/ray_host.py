@@ -1,0 +1,89 @@
+"""The process that holds Ray and the deployments: python -m services.local.ray_host --ready FILE --temp-dir DIR
+
+It starts a Ray node of its own, waits until Kafka has the topics, deploys, tells its address in FILE, and stays.
+Should Ray fail it exits, and whoever supervises it starts it anew.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import ray
+from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaError
+from ray import serve
+from ray.serve.schema import ApplicationStatus
+
+from services.llm.app import build_app
+from services.shared.errors import ServiceError, TimedOut, Unavailable
+from services.shared.lifecycle import StopSignal
+from services.shared.settings import Settings
+from services.shared.topics import Topics
+
+APPLICATION = "streamo"
+_KAFKA_TIMEOUT_S = 120.0
+_CHECK_PERIOD_S = 2.0
+_OBJECT_STORE_BYTES = 256 * 1024 * 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m services.local.ray_host", description=__doc__)
+    parser.add_argument("--ready", type=Path, required=True, help="written once every deployment is ready")
+    parser.add_argument("--temp-dir", type=Path, required=True, help="short: Unix sockets live below it")
+    parser.add_argument("--num-cpus", type=int, required=True, help="CPUs that Ray may promise to replicas")
+    arguments = parser.parse_args()
+    try:
+        settings = Settings.load()
+        ray.init(
+            address="local",
+            num_cpus=arguments.num_cpus,
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(arguments.temp_dir),
+        )
+        stop = StopSignal()  # after Ray, which sets handlers of its own
+        _wait_for_topics(settings, stop)
+        # Frames come from Kafka and events leave by it: nothing calls over HTTP.
+        serve.start(proxy_location="Disabled")
+        serve.run(build_app(settings), name=APPLICATION, route_prefix=None)
+        address = ray.get_runtime_context().gcs_address
+        arguments.ready.write_text(json.dumps({"address": address, "application": APPLICATION}))
+        _stay(stop)
+    except ServiceError as error:
+        sys.exit(str(error))
+    finally:
+        arguments.ready.unlink(missing_ok=True)
+        serve.shutdown()
+        ray.shutdown()
+
+
+def _stay(stop: StopSignal) -> None:
+    while not stop.wait(_CHECK_PERIOD_S):
+        status = serve.status().applications[APPLICATION]
+        if status.status == ApplicationStatus.DEPLOY_FAILED:
+            raise Unavailable(f"the deployments failed: {status.message}")
+
+
+def _wait_for_topics(settings: Settings, stop: StopSignal) -> None:
+    needed = set(vars(Topics.of(settings.kafka)).values())
+    deadline_s = time.monotonic() + _KAFKA_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        try:
+            admin = KafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap_servers)
+            try:
+                if needed <= set(admin.list_topics()):
+                    return
+            finally:
+                admin.close()
+        except KafkaError:
+            pass  # not up yet
+        if stop.wait(0.2):
+            raise Unavailable("stopped while waiting for Kafka")
+    raise TimedOut(f"Kafka at {settings.kafka.bootstrap_servers} had no topics within {_KAFKA_TIMEOUT_S:g} s")
+
+
+if __name__ == "__main__":
+    main()
