@@ -164,7 +164,7 @@ class Engine:
                 session.begin_round()
 
     def _drop_first_round(self, session: Session) -> None:
-        # The books follow the keys: should the copying fail, all of it can be done again from the same tokens.
+        # The books follow the keys: should the copying fail, it can be done again from the same tokens.
         table = session.table
         eviction = table.plan_eviction(session.rounds[0].index)
         self._kv_cache.move(eviction)

@@ -60,5 +60,5 @@ class Scheduler:
 
 
 def _row(session: Session, num_tokens: int) -> Row:
-    reads_logits = num_tokens == session.num_due and not session.is_replaying
+    reads_logits = num_tokens == session.num_due and session.awaits_logits
     return Row(session, session.take(num_tokens), num_tokens, reads_logits)

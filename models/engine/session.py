@@ -66,6 +66,11 @@ class Session:
         return bool(self.rounds) and self.rounds[-1].state is not None and not self.rounds[-1].is_closed
 
     @property
+    def awaits_logits(self) -> bool:
+        """The logits after the last due token decide something."""
+        return bool(self.rounds) and not self.rounds[-1].is_closed
+
+    @property
     def has_work(self) -> bool:
         return self.num_due > 0 or bool(self._past) or bool(self._queue)
 
@@ -237,8 +242,15 @@ class Session:
         assert current.forced_reply is not None
         current.reply = list(current.forced_reply)
         current.state = State(self._dialogue.state_token_ids.index(current.reply[0]))
-        self._close(current, current.reply)
-        return self._reply(current, truncated=False) if current.state is State.RESPONSE else None
+        if current.state is not State.RESPONSE:
+            self._close(current, current.reply)
+            return None
+        # As when it was live: what was fed to get the text comes before the next round (and before what that drops).
+        num_fed = self._limits.max_reply_tokens
+        self._push_text(current.reply[:num_fed], current.index)
+        self.num_due = self._num_pending
+        self._close(current, current.reply[num_fed:])
+        return self._reply(current, truncated=False)
 
     def _feed_reply_token(self) -> None:
         current = self.rounds[-1]

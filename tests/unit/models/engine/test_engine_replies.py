@@ -1,0 +1,156 @@
+"""Replies: decoded token by token beside the others' rounds, bounded, and the same when they are replayed."""
+
+import torch
+from engine_support import (
+    INSTRUCTIONS,
+    Outcome,
+    assert_same,
+    collect,
+    forced,
+    make_model,
+    make_rounds,
+    run_all,
+)
+
+from models.engine.config import EngineConfig
+from models.engine.engine import Engine
+from models.engine.round import Decision, Reply
+from models.vlm.model import LanguageModel
+from models.vlm.state import State
+
+CONFIG = EngineConfig(max_sessions=8, max_kv_tokens=16_384, max_batch_tokens=512, max_frame_tokens=10)
+
+
+def outcomes_of(model: LanguageModel, rounds: list, config: EngineConfig = CONFIG) -> list[Outcome]:
+    engine = Engine(model, config)
+    engine.open("gate", INSTRUCTIONS[0])
+    return run_all(engine, {"gate": rounds})["gate"]
+
+
+def test_a_quiet_round_is_one_step_and_a_reply_one_step_a_token(model: LanguageModel) -> None:
+    rounds = make_rounds(model, 0, 40)
+    engine = Engine(model, CONFIG)
+    engine.open("gate", INSTRUCTIONS[0])
+    for one in rounds:
+        engine.append("gate", one)
+        (decision,) = engine.step()
+        assert isinstance(decision, Decision)
+        if decision.state is not State.RESPONSE:
+            assert not engine.has_work
+            continue
+        num_steps, outputs = 0, []
+        while not outputs:
+            num_steps += 1
+            outputs = engine.step()
+        (reply,) = outputs
+        assert isinstance(reply, Reply)
+        assert num_steps == len(reply.token_ids) + (0 if reply.truncated else 1)
+        assert reply.text == model.dialogue.text(reply.token_ids)
+        assert reply.round_index == decision.round_index
+        assert not engine.has_work
+
+
+def test_others_go_on_while_a_session_replies_and_its_own_rounds_wait(model: LanguageModel) -> None:
+    rounds = make_rounds(model, 0, 40)
+    alone = outcomes_of(model, rounds)
+    start = next(i for i, outcome in enumerate(alone) if len(outcome.text_ids) >= 3)
+    others = make_rounds(model, 1, 20)
+    others_alone = outcomes_of(model, others)
+    engine = Engine(model, CONFIG)
+    engine.open("speaker", INSTRUCTIONS[0])
+    engine.open("other", INSTRUCTIONS[0])
+    found = {"speaker": {}, "other": {}}
+    for one in rounds[: start + 1]:
+        while engine.has_work:
+            collect(engine.step(), found)
+        engine.append("speaker", one)
+    collect(engine.step(), found)
+    assert found["speaker"][start].state is State.RESPONSE
+
+    engine.append("speaker", rounds[start + 1])
+    for other in others[: len(alone[start].text_ids)]:
+        before = len(found["other"])
+        engine.append("other", other)
+        collect(engine.step(), found)
+        assert len(found["other"]) == before + 1 or others_alone[before - 1].state is State.RESPONSE
+        if not found["speaker"][start].text_ids:
+            assert start + 1 not in found["speaker"], "the next round overtook the running reply"
+    while engine.has_work:
+        collect(engine.step(), found)
+    assert_same([found["speaker"][i] for i in range(start + 2)], alone[: start + 2])
+    assert_same([found["other"][i] for i in sorted(found["other"])], others_alone[: len(found["other"])])
+
+
+def test_a_reply_is_cut_at_its_bound() -> None:
+    long, short = make_model(max_reply_tokens=9), make_model(max_reply_tokens=2)
+    rounds = make_rounds(long, 0, 40)
+    for model, limit in ((long, 9), (short, 2)):
+        for outcome in outcomes_of(model, rounds):
+            assert len(outcome.text_ids) <= limit
+            assert not outcome.truncated or len(outcome.text_ids) == limit
+    first = next(i for i, o in enumerate(outcomes_of(long, rounds)) if len(o.text_ids) > 2)
+    cut, whole = outcomes_of(short, rounds)[first], outcomes_of(long, rounds)[first]
+    assert cut.truncated and cut.text_ids == whole.text_ids[:2]
+
+
+def test_no_reply_holds_a_state_image_or_end_token(model: LanguageModel) -> None:
+    dialogue = model.dialogue
+    forbidden = {*dialogue.state_token_ids, dialogue.image_token_id, dialogue.end_token_id}
+    for outcome in outcomes_of(model, make_rounds(model, 4, 60)):
+        assert not forbidden & set(outcome.text_ids)
+
+
+def window_content(engine: Engine, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values of a session, in an order that does not depend on how they got there."""
+    slots = torch.from_numpy(engine._sessions[name].table.slots)
+    keys, values = engine._kv_cache.keys[:, slots], engine._kv_cache.values[:, slots]
+    order = keys[0].flatten(1).sum(dim=1).argsort()
+    return keys[:, order], values[:, order]
+
+
+def test_a_replay_and_forced_rounds_come_to_the_keys_and_decisions_of_the_live_session() -> None:
+    model = make_model(window_rounds=6)
+    rounds = make_rounds(model, 2, 30)
+    engine = Engine(model, CONFIG)
+    engine.open("live", INSTRUCTIONS[0])
+    live = run_all(engine, {"live": rounds[:25]})["live"]
+    assert State.RESPONSE in {outcome.state for outcome in live[-6:]}, "nothing said in the window"
+
+    engine.open("replayed", INSTRUCTIONS[0], forced(rounds[:25], live, model.dialogue))
+    assert run_all(engine, {"replayed": []})["replayed"] == []
+    engine.open("forced", INSTRUCTIONS[0])
+    again = run_all(engine, {"forced": forced(rounds[:25], live, model.dialogue)})["forced"]
+    assert [outcome.state for outcome in again] == [outcome.state for outcome in live]
+    for ours, theirs in zip(again, live, strict=True):
+        torch.testing.assert_close(ours.state_logits, theirs.state_logits, atol=1e-4, rtol=0)
+        assert ours.text_ids == theirs.text_ids
+
+    for name in ("replayed", "forced"):
+        assert engine.window(name) == engine.window("live")
+        for ours, theirs in zip(window_content(engine, name), window_content(engine, "live"), strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+    after = run_all(engine, {name: rounds[25:] for name in ("live", "replayed", "forced")})
+    assert_same(after["replayed"], after["live"])
+    assert_same(after["forced"], after["live"])
+
+
+def test_a_session_opened_over_the_window_alone_decides(model: LanguageModel) -> None:
+    rounds = make_rounds(model, 3, 8)
+    past = forced(rounds[:5], [Outcome(State.SILENCE, ())] * 5, model.dialogue)
+    engine = Engine(model, CONFIG)
+    engine.open("gate", INSTRUCTIONS[1], past)
+    assert engine.has_work
+    assert engine.append("gate", rounds[5]) == 5
+    (decision,) = [output for _ in range(3) for output in engine.step() if isinstance(output, Decision)]
+    assert decision.round_index == 5
+
+
+def test_full_softmax_agreement_is_told(model: LanguageModel) -> None:
+    engine = Engine(model, CONFIG)
+    engine.open("gate", INSTRUCTIONS[0])
+    told = set()
+    for one in make_rounds(model, 0, 60):
+        engine.append("gate", one)
+        while engine.has_work:
+            told |= {output.full_softmax_agrees for output in engine.step() if isinstance(output, Decision)}
+    assert False in told  # a random model seldom agrees with itself

@@ -1,0 +1,146 @@
+"""Once rounds have been dropped, the engine equals a plain model that drops the same tokens and turns the same keys."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from engine_support import INSTRUCTIONS, Oracle, Outcome, assert_same, forced, make_rounds, run_all
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.engine.config import EngineConfig
+from models.engine.engine import Engine
+from models.engine.rotary import shift_keys
+from models.vlm.model import LanguageModel
+from models.vlm.state import State
+
+
+def engine_of(model: LanguageModel, window_rounds: int, **changes: int) -> Engine:
+    values = {"max_sessions": 8, "max_kv_tokens": 16_384, "max_batch_tokens": 128, "max_frame_tokens": 10}
+    return Engine(model, EngineConfig(**{**values, "window_rounds": window_rounds, **changes}))
+
+
+def oracle_outcomes(
+    model: LanguageModel, instruction: str, rounds: list, window_rounds: int, first_position: int = 0
+) -> list[Outcome]:
+    oracle = Oracle(model, instruction, window_rounds, first_position)
+    return [oracle.round(one) for one in rounds]
+
+
+@pytest.mark.parametrize("first_position", [0, 10**7])
+@pytest.mark.parametrize(("window_rounds", "num_rounds"), [(1, 12), (2, 12), (6, 24), (4, 300)])
+def test_a_long_session_equals_the_oracle(
+    model: LanguageModel, window_rounds: int, num_rounds: int, first_position: int
+) -> None:
+    rounds = make_rounds(model, window_rounds, num_rounds)
+    engine = engine_of(model, window_rounds)
+    engine.open("gate", INSTRUCTIONS[0], first_position=first_position)
+    found = run_all(engine, {"gate": rounds})["gate"]
+    assert_same(found, oracle_outcomes(model, INSTRUCTIONS[0], rounds, window_rounds, first_position))
+    kept = found[-window_rounds:]
+    window = engine.window("gate")
+    assert window.first_round == num_rounds - window_rounds
+    assert window.states == tuple(outcome.state for outcome in kept)
+    assert window.replies == tuple(outcome.reply(model.dialogue) for outcome in kept)
+
+
+def test_dropping_rounds_matters(model: LanguageModel) -> None:
+    """Guards the tests above: the oracle's answers would differ if it kept the pinned keys where they were."""
+    rounds = make_rounds(model, 3, 12)
+    oracle, unturned = (Oracle(model, INSTRUCTIONS[0], window_rounds=2) for _ in range(2))
+    unturned._turn = lambda key, distance: key
+    gaps = [
+        np.abs(np.subtract(oracle.round(one).state_logits, unturned.round(one).state_logits)).max()
+        for one in rounds
+    ]
+    assert max(gaps[:2]) == 0 and min(gaps[3:]) > 1e-2
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    sessions=st.lists(
+        st.tuples(st.integers(0, 9), st.integers(1, 9), st.integers(0, 10**7)), min_size=1, max_size=4
+    ),
+    window_rounds=st.integers(1, 4),
+    max_batch_tokens=st.sampled_from([8, 23, 64, 1024]),
+    block_tokens=st.sampled_from([1, 7, 16]),
+    in_pieces=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_any_mix_of_sliding_sessions_and_replays_equals_the_oracle(
+    model: LanguageModel,
+    sessions: list[tuple[int, int, int]],
+    window_rounds: int,
+    max_batch_tokens: int,
+    block_tokens: int,
+    in_pieces: bool,
+    seed: int,
+) -> None:
+    """Past rounds are forced to what the oracle decided, so a replay must come to what was live."""
+    engine = engine_of(model, window_rounds, max_batch_tokens=max_batch_tokens, block_tokens=block_tokens)
+    if in_pieces:  # every second block is taken, so that no session's slots are one run
+        blocks = engine._block_pool.allocate(engine._block_pool.num_blocks)
+        engine._block_pool.release(blocks[::2])
+    live, expected = {}, {}
+    for place, (num_past, num_live, first_position) in enumerate(sessions):
+        name, instruction = f"s{place}", random.Random(seed + place).choice(INSTRUCTIONS)
+        rounds = make_rounds(model, seed + place, num_past + num_live)
+        outcomes = oracle_outcomes(model, instruction, rounds, window_rounds, first_position)
+        past = forced(rounds[:num_past], outcomes[:num_past], model.dialogue)
+        engine.open(name, instruction, past, first_position=first_position)
+        live[name], expected[name] = rounds[num_past:], outcomes[num_past:]
+    found = run_all(engine, live, check_integrity=not in_pieces)
+    for name in live:
+        assert_same(found[name], expected[name])
+
+
+def test_the_window_never_exceeds_its_rounds_and_its_reservation(model: LanguageModel) -> None:
+    engine = engine_of(model, 3)
+    engine.open("gate", INSTRUCTIONS[0])
+    session = engine._sessions["gate"]
+    for index, one in enumerate(make_rounds(model, 8, 60, grids=[(2, 5)])):
+        engine.append("gate", one)
+        while engine.has_work:
+            engine.step()
+            assert len(session.rounds) <= 3
+            assert session.table.length <= len(session.table._slots)
+        assert len(engine.window("gate").states) == min(index + 1, 3)
+
+
+def test_positions_of_what_is_kept_are_those_of_a_fresh_chat_up_to_a_shift(model: LanguageModel) -> None:
+    """Read off the pinned keys of the first layer, which depend on nothing but ids and positions."""
+    engine = engine_of(model, 2)
+    engine.open("old", INSTRUCTIONS[0])
+    engine.open("fresh", INSTRUCTIONS[0])
+    rounds = make_rounds(model, 9, 30)
+    rounds = forced(rounds, [Outcome(State.SILENCE, ())] * len(rounds), model.dialogue)
+    run_all(engine, {"old": rounds, "fresh": rounds[-2:]})
+    old, fresh = engine._sessions["old"], engine._sessions["fresh"]
+    shift = old.rounds[0].first_position - fresh.rounds[0].first_position
+    assert shift > 100
+    assert [r.first_position - shift for r in old.rounds] == [r.first_position for r in fresh.rounds]
+
+    def first_layer_keys(session) -> torch.Tensor:  # in the order of their owners
+        table = session.table
+        return engine._kv_cache.keys[0, torch.from_numpy(table.pinned_slots)]
+
+    turned = shift_keys(first_layer_keys(fresh), shift, model.rotary.inv_freq)
+    torch.testing.assert_close(first_layer_keys(old), turned, atol=TURN_TOLERANCE, rtol=0)
+
+
+TURN_TOLERANCE = 1e-5
+
+
+def test_shifting_keys_composes_and_inverts() -> None:
+    inv_freq = 1.0 / 10_000 ** (torch.arange(0, 16, 2).double() / 16)
+    keys = torch.randn(5, 2, 16, generator=torch.Generator().manual_seed(0))
+    there = shift_keys(keys, 10**9, inv_freq)
+    torch.testing.assert_close(shift_keys(there, -(10**9), inv_freq), keys, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        shift_keys(keys, 12_345, inv_freq),
+        shift_keys(shift_keys(keys, 12_000, inv_freq), 345, inv_freq),
+        atol=1e-5,
+        rtol=0,
+    )
+    assert not torch.allclose(there, keys, atol=0.1)
