@@ -12,9 +12,7 @@ from models.training.recipes import RECIPES
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m models.training", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="python -m models.training", description=__doc__)
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="tiny")
     parser.add_argument(
         "--output",
@@ -22,18 +20,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         required=True,
         help="folder of the run: checkpoints and logs",
     )
-    parser.add_argument(
-        "--max-steps", type=int, help="optimizer steps, instead of the recipe's"
-    )
+    parser.add_argument("--max-steps", type=int, help="optimizer steps, instead of the recipe's")
     parser.add_argument(
         "--resume",
         action="store_true",
         help="go on from the newest checkpoint of the run",
     )
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    parser.add_argument(
-        "--workers", type=int, default=1, help="processes that make samples"
-    )
+    parser.add_argument("--workers", type=int, default=1, help="processes that make samples")
     parser.add_argument(
         "--export-to",
         type=Path,

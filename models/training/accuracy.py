@@ -66,11 +66,7 @@ def teacher_forced_accuracy(
         "",
         *sorted({key.partition("/")[0] + "/" for key in total if "/" in key}),
     ):
-        states = [
-            shares[scope + s.name.lower()]
-            for s in State
-            if scope + s.name.lower() in shares
-        ]
+        states = [shares[scope + s.name.lower()] for s in State if scope + s.name.lower() in shares]
         if states:
             shares[f"{scope}states"] = sum(states) / len(states)
     return shares

@@ -14,9 +14,7 @@ from models.training.trainer import SIDE_FILES
 def newest_checkpoint(run_dir: str | Path) -> Path:
     """The last complete checkpoint of a run. ValueError if there is none."""
     # trainer_state.json is written last, so a checkpoint that has it is whole.
-    complete = [
-        path.parent for path in Path(run_dir).glob("checkpoint-*/trainer_state.json")
-    ]
+    complete = [path.parent for path in Path(run_dir).glob("checkpoint-*/trainer_state.json")]
     if not complete:
         raise ValueError(f"{run_dir} holds no complete checkpoint yet")
     return max(complete, key=lambda path: int(path.name.rpartition("-")[2]))

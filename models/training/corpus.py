@@ -430,10 +430,7 @@ def tokenizer_texts() -> Iterator[str]:
     """Texts with repeats, in proportion to how worthwhile it is that they are short; the same ones every time."""
     asked = [text for task in TASKS for text in instructions(task)]
     told = [
-        caption.format(colour=colour)
-        for pair in CAPTIONS.values()
-        for caption in pair
-        for colour in COLOURS
+        caption.format(colour=colour) for pair in CAPTIONS.values() for caption in pair for colour in COLOURS
     ]
     answers = [
         "yes",

@@ -48,11 +48,7 @@ def make_example(
         reply = dialogue.reply(round_.state, round_.text)
         tail = dialogue.round_tail
         token_ids += head + reply + tail
-        learnt = (
-            [*reply, tail[0]]
-            if index >= first_learnt_round
-            else [IGNORED] * (len(reply) + 1)
-        )
+        learnt = [*reply, tail[0]] if index >= first_learnt_round else [IGNORED] * (len(reply) + 1)
         labels += [IGNORED] * len(head) + learnt + [IGNORED] * (len(tail) - 1)
     positions, _ = round_positions(token_ids, dialogue.image_token_id, grid, start=0)
     return Example(
@@ -154,16 +150,12 @@ class Collator:
             token_ids[row, :used] = example.token_ids
             labels[row, :used] = example.labels
             positions[:, row, :used] = example.positions
-        patches, grids = self.pixels.patchify_all(
-            [frame for example in examples for frame in example.frames]
-        )
+        patches, grids = self.pixels.patchify_all([frame for example in examples for frame in example.frames])
         return {
             "input_ids": torch.from_numpy(token_ids),
             "labels": torch.from_numpy(labels),
             "position_ids": torch.from_numpy(positions),
             "patches": torch.from_numpy(patches),
             "patch_grids": torch.tensor(grids),
-            "truth": torch.from_numpy(
-                np.concatenate([example.truth for example in examples])
-            ),
+            "truth": torch.from_numpy(np.concatenate([example.truth for example in examples])),
         }

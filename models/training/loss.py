@@ -60,25 +60,19 @@ def weighted_token_losses(
     - None: alpha_k = 1.
     """
     if balance not in ("frequency", "class_balanced", None):
-        raise ValueError(
-            f"balance must be 'frequency', 'class_balanced' or None, got {balance!r}"
-        )
+        raise ValueError(f"balance must be 'frequency', 'class_balanced' or None, got {balance!r}")
     losses = F.cross_entropy(logits.float(), targets, reduction="none")
     states = torch.tensor(list(state_token_ids), device=targets.device)
     is_kind = targets[:, None] == states  # [N, kinds]
     counts = (
-        is_kind.sum(0)
-        if class_counts is None
-        else torch.tensor(list(class_counts), device=targets.device)
+        is_kind.sum(0) if class_counts is None else torch.tensor(list(class_counts), device=targets.device)
     )
     alpha = _class_weights(counts.to(losses.dtype), balance)
     probability = torch.exp(-losses)
     if detach:
         probability = probability.detach()
     # Clamped because a probability that rounds above 1 would make a negative base.
-    focal = (1.0 - probability).clamp_min(0.0).pow(gamma) * (
-        is_kind.to(losses.dtype) @ alpha
-    )
+    focal = (1.0 - probability).clamp_min(0.0).pow(gamma) * (is_kind.to(losses.dtype) @ alpha)
     return losses * torch.where(is_kind.any(1), focal, torch.ones_like(focal))
 
 
@@ -90,9 +84,7 @@ def _class_weights(counts: torch.Tensor, balance: Balance) -> torch.Tensor:
     if balance == "frequency":
         weights = counts.sum() / (counts.clamp_min(1) * num_present)
     else:
-        weights = (1 - CLASS_BALANCED_BETA) / (
-            1 - CLASS_BALANCED_BETA ** counts.double().clamp_min(1)
-        )
+        weights = (1 - CLASS_BALANCED_BETA) / (1 - CLASS_BALANCED_BETA ** counts.double().clamp_min(1))
         weights = (weights / ((weights * present).sum() / num_present)).to(counts.dtype)
     # A state that the counts do not know (only possible with given counts) weighs 1.
     return torch.where(present, weights, torch.ones_like(weights))

@@ -11,9 +11,7 @@ from models.training.training_model import LossConfig
 from models.vlm.frame_size import FrameBudget
 from models.vlm.streamo_config import StreamoConfig
 
-TINY_SYSTEM_PROMPT = (
-    "Answer each frame with </Silence>, </Standby> or </Response> and what to say."
-)
+TINY_SYSTEM_PROMPT = "Answer each frame with </Silence>, </Standby> or </Response> and what to say."
 
 
 @dataclass(frozen=True)

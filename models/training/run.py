@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration, TrainingArguments
 
-from models.data.simulated import make_sample
+from models.data import simulated
 from models.training.checkpoints import newest_checkpoint
 from models.training.corpus import tokenizer_texts
-from models.training.dataset import Collator, ExampleDataset
+from models.training.dataset import Collator, ExampleDataset, SampleMaker
 from models.training.recipes import ScratchRecipe
 from models.training.scratch_model import write_random_checkpoint
 from models.training.tokenizer import train_tokenizer
@@ -23,12 +23,14 @@ from models.vlm.pixels import PixelFormat
 def train(
     recipe: ScratchRecipe,
     run_dir: Path,
-    resume: bool,
-    num_threads: int,
-    num_workers: int,
+    resume: bool = False,
+    num_threads: int = 1,
+    num_workers: int = 0,
+    make_sample: SampleMaker = simulated.make_sample,
 ) -> None:
     """Train to the recipe's last step, or to SIGTERM; blocks. Equal recipes give equal batches, resumed or not.
 
+    SIGTERM saves a checkpoint and ends the run cleanly, if this is the main thread.
     ValueError if `resume` finds no checkpoint, or if a new run would overwrite an old one.
     """
     torch.set_num_threads(num_threads)
@@ -36,9 +38,7 @@ def train(
     init_dir = run_dir / "init"
     if not resume:
         if init_dir.exists():
-            raise ValueError(
-                f"{run_dir} holds a run already; give --resume, or another --output"
-            )
+            raise ValueError(f"{run_dir} holds a run already; give --resume, or another --output")
         tokenizer = train_tokenizer(tokenizer_texts(), recipe.vocab_size)
         write_random_checkpoint(
             init_dir,
@@ -49,12 +49,8 @@ def train(
             recipe.seed,
         )
     pixels = PixelFormat.load(init_dir)
-    dialogue = Dialogue.load(
-        init_dir, recipe.streamo.system_prompt, recipe.streamo.max_instruction_tokens
-    )
-    vlm = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-        init_dir, dtype=torch.float32
-    )
+    dialogue = Dialogue.load(init_dir, recipe.streamo.system_prompt, recipe.streamo.max_instruction_tokens)
+    vlm = Qwen2_5_VLForConditionalGeneration.from_pretrained(init_dir, dtype=torch.float32)
     num_batches = recipe.max_steps
     training_set = ExampleDataset(
         make_sample,
@@ -96,15 +92,11 @@ def train(
         collator=Collator(pixels, vlm.config.text_config.pad_token_id),
         model_dir=init_dir,
     )
-    trainer.train(
-        resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None
-    )
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
     trainer.evaluate()
 
 
-def _arguments(
-    recipe: ScratchRecipe, run_dir: Path, num_workers: int
-) -> TrainingArguments:
+def _arguments(recipe: ScratchRecipe, run_dir: Path, num_workers: int) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(run_dir),
         max_steps=recipe.max_steps,

@@ -55,9 +55,7 @@ def write_random_checkpoint(
     save_preprocessor_config(directory, budget)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2_5_VLForConditionalGeneration(
-            _config(architecture, tokenizer, budget)
-        )
+        model = Qwen2_5_VLForConditionalGeneration(_config(architecture, tokenizer, budget))
     model.save_pretrained(str(directory))
 
 
@@ -83,19 +81,14 @@ def save_preprocessor_config(model_dir: str | Path, budget: FrameBudget) -> None
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _config(
-    architecture: Architecture, tokenizer: Tokenizer, budget: FrameBudget
-) -> Qwen2_5_VLConfig:
+def _config(architecture: Architecture, tokenizer: Tokenizer, budget: FrameBudget) -> Qwen2_5_VLConfig:
     a = architecture
     head_dim, remainder = divmod(a.hidden_size, a.num_heads)
     if remainder or 2 * sum(a.mrope_section) != head_dim:
         raise ValueError(
             f"mrope_section {a.mrope_section} must add up to half of head_dim {a.hidden_size / a.num_heads}"
         )
-    token_ids = {
-        token: tokenizer.token_to_id(token)
-        for token in tokenizer.get_vocab(with_added_tokens=True)
-    }
+    token_ids = {token: tokenizer.token_to_id(token) for token in tokenizer.get_vocab(with_added_tokens=True)}
     return Qwen2_5_VLConfig(
         text_config={
             "vocab_size": tokenizer.get_vocab_size(with_added_tokens=True),

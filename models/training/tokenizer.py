@@ -45,10 +45,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
     `vocab_size` counts everything: 256 bytes, merges, control tokens and the three state tokens, which come last.
     """
-    added = [
-        AddedToken(token, special=True, normalized=False)
-        for token in (*CONTROL_TOKENS, *STATE_TOKENS)
-    ]
+    added = [AddedToken(token, special=True, normalized=False) for token in (*CONTROL_TOKENS, *STATE_TOKENS)]
     tokenizer = Tokenizer(BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

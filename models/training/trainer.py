@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,39 +76,25 @@ class StreamoTrainer(Trainer):
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs and self._part_steps:
-            logs.update(
-                {
-                    f"loss_{name}": value / self._part_steps
-                    for name, value in self._part_sums.items()
-                }
-            )
+            logs.update({f"loss_{name}": value / self._part_steps for name, value in self._part_sums.items()})
             logs["minutes"] = (time.monotonic() - self._started_s) / 60
             self._part_sums, self._part_steps = {}, 0
         super().log(logs, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         model = self.accelerator.unwrap_model(self.model)
-        accuracy = teacher_forced_accuracy(
-            model, self._validation_batches(), self._collator
-        )
+        accuracy = teacher_forced_accuracy(model, self._validation_batches(), self._collator)
         metrics = {f"eval_{name}": value for name, value in accuracy.items()}
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, metrics
-        )
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _validation_batches(self) -> Iterator[list[Example]]:
         size = self.args.per_device_eval_batch_size
         for first in range(0, len(self._validation), size):
-            yield [
-                self._validation[i]
-                for i in range(first, min(first + size, len(self._validation)))
-            ]
+            yield [self._validation[i] for i in range(first, min(first + size, len(self._validation)))]
 
-    def _save(
-        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
-    ) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         directory = Path(output_dir if output_dir is not None else self.args.output_dir)
         directory.mkdir(parents=True, exist_ok=True)
         self.accelerator.unwrap_model(self.model).save(directory)
@@ -115,12 +102,8 @@ class StreamoTrainer(Trainer):
             shutil.copy2(self._model_dir / name, directory / name)
         torch.save(self.args, directory / "training_args.bin")
 
-    def _load_from_checkpoint(
-        self, resume_from_checkpoint: str, model: Any = None
-    ) -> None:
-        inner: TrainingModel = self.accelerator.unwrap_model(
-            self.model if model is None else model
-        )
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        inner: TrainingModel = self.accelerator.unwrap_model(self.model if model is None else model)
         inner.load(resume_from_checkpoint)
 
 
@@ -140,7 +123,8 @@ class _RunCallback(TrainerCallback):
         def stop(signum: int, frame: FrameType | None) -> None:
             self._stop = True
 
-        signal.signal(signal.SIGTERM, stop)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, stop)
 
     def on_step_begin(
         self,

@@ -91,9 +91,7 @@ class TrainingModel(nn.Module):
         truth: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> dict[str, torch.Tensor]:
-        hidden, visual = self.hidden_states(
-            input_ids, position_ids, patches, patch_grids
-        )
+        hidden, visual = self.hidden_states(input_ids, position_ids, patches, patch_grids)
         # The output head only where there is a target: one position in seven.
         chosen = labels[:, 1:] != IGNORED
         targets = labels[:, 1:][chosen]
@@ -107,16 +105,12 @@ class TrainingModel(nn.Module):
             config.balance,
             config.detach,
         )
-        loss = losses.sum() / (
-            max(1, losses.numel()) if num_items_in_batch is None else num_items_in_batch
-        )
+        loss = losses.sum() / (max(1, losses.numel()) if num_items_in_batch is None else num_items_in_batch)
         truth_loss = torch.zeros((), device=loss.device)
         if self.truth_head is not None and self.truth_weight > 0:
             truth_loss = self._truth_loss(visual, truth)
             loss = loss + self.truth_weight * truth_loss
-        is_state = torch.isin(
-            targets, torch.tensor(self.state_token_ids, device=targets.device)
-        )
+        is_state = torch.isin(targets, torch.tensor(self.state_token_ids, device=targets.device))
         detached = losses.detach()
         self.last_parts = LossParts(
             state=float(detached[is_state].mean()),
@@ -131,12 +125,8 @@ class TrainingModel(nn.Module):
             raise ValueError(
                 f"the truth head needs frames of {self.tokens_per_frame} tokens; use one frame size"
             )
-        columns = self.truth_head(visual.reshape(len(truth), -1)).split(
-            self.truth_sizes, dim=-1
-        )
-        losses = [
-            F.cross_entropy(logits, truth[:, k]) for k, logits in enumerate(columns)
-        ]
+        columns = self.truth_head(visual.reshape(len(truth), -1)).split(self.truth_sizes, dim=-1)
+        losses = [F.cross_entropy(logits, truth[:, k]) for k, logits in enumerate(columns)]
         return torch.stack(losses).mean()
 
     def save(self, directory: str | Path) -> None:
@@ -147,11 +137,7 @@ class TrainingModel(nn.Module):
 
     def load(self, directory: str | Path) -> None:
         """Read back what `save` wrote, in place."""
-        loaded: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            str(directory), dtype="auto"
-        )
+        loaded: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(str(directory), dtype="auto")
         self.vlm.load_state_dict(loaded.state_dict())
         if self.truth_head is not None:
-            self.truth_head.load_state_dict(
-                load_file(Path(directory) / TRUTH_HEAD_FILE)
-            )
+            self.truth_head.load_state_dict(load_file(Path(directory) / TRUTH_HEAD_FILE))

@@ -12,7 +12,10 @@ from models.vlm.streamo_config import StreamoConfig
 
 ADDED_TOKENS = (*CONTROL_TOKENS, *STATE_TOKENS)
 NASTY = st.lists(
-    st.one_of(st.sampled_from([*ADDED_TOKENS, "<|", "|>", "im_end", "</", "\n", " ", "\u200b"]), st.text()),
+    st.one_of(
+        st.sampled_from([*ADDED_TOKENS, "<|", "|>", "im_end", "</", "\n", " ", "\u200b"]),
+        st.text(),
+    ),
     min_size=1,
 ).map("".join)
 
@@ -41,11 +44,17 @@ def test_a_chat_is_the_chat_template_of_its_turns(
     frame = "<|vision_start|><|image_pad|><|image_pad|><|vision_end|>"
     messages = [
         {"role": "system", "content": dialogue.system_prompt},
-        {"role": "user", "content": f"Tell me when a person arrives.\n<12s-13.5s>\n{frame}"},
+        {
+            "role": "user",
+            "content": f"Tell me when a person arrives.\n<12s-13.5s>\n{frame}",
+        },
         {"role": "assistant", "content": "</Silence>"},
         {"role": "user", "content": f"<13.5s-1000000s>\n{frame}"},
         {"role": "assistant", "content": "</Response> A red car."},
-        {"role": "user", "content": "<1000000s-1000001s>\n<|vision_start|><|image_pad|><|vision_end|>"},
+        {
+            "role": "user",
+            "content": "<1000000s-1000001s>\n<|vision_start|><|image_pad|><|vision_end|>",
+        },
     ]
     text = hf_tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     assert ids == hf_tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -60,7 +69,15 @@ def test_every_digit_of_a_tag_is_one_token(dialogue: Dialogue, hf_tokenizer: Pre
 
 @pytest.mark.parametrize(
     ("time_ms", "text"),
-    [(0, "0"), (49, "0"), (50, "0.1"), (12_000, "12"), (12_340, "12.3"), (12_960, "13"), (10**9, "1000000")],
+    [
+        (0, "0"),
+        (49, "0"),
+        (50, "0.1"),
+        (12_000, "12"),
+        (12_340, "12.3"),
+        (12_960, "13"),
+        (10**9, "1000000"),
+    ],
 )
 def test_format_seconds(time_ms: int, text: str) -> None:
     assert format_seconds(time_ms) == text

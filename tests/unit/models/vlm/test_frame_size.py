@@ -46,7 +46,10 @@ def test_bad_sizes_are_refused_with_the_fix() -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [{"min_pixels": 784, "max_pixels": 9408}, {"size": {"shortest_edge": 784, "longest_edge": 9408}}],
+    [
+        {"min_pixels": 784, "max_pixels": 9408},
+        {"size": {"shortest_edge": 784, "longest_edge": 9408}},
+    ],
 )
 def test_load_reads_both_spellings(tmp_path: Path, config: dict) -> None:
     (tmp_path / "preprocessor_config.json").write_text(

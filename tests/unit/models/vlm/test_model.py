@@ -8,14 +8,21 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import Qwen2_5_VLForConditionalGeneration
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
+    Qwen2VLImageProcessorPil,
+)
 
 from models.vlm.model import LanguageModel, VisionEncoder
 from models.vlm.pixels import PixelFormat
 from models.vlm.positions import round_positions
 from models.vlm.state import State
 
-SIZES = [(84, 112), (112, 140), (28, 28), (84, 112)]  # mixed, so that window padding occurs too
+SIZES = [
+    (84, 112),
+    (112, 140),
+    (28, 28),
+    (84, 112),
+]  # mixed, so that window padding occurs too
 
 
 def make_frames(sizes: list[tuple[int, int]], seed: int = 0) -> list[np.ndarray]:
@@ -31,7 +38,12 @@ def hf_model(random_checkpoint: Path) -> Qwen2_5_VLForConditionalGeneration:
 
 def hf_pixels(model_dir: Path, frames: list[np.ndarray]) -> dict[str, torch.Tensor]:
     processor = Qwen2VLImageProcessorPil.from_pretrained(model_dir)
-    return processor(list(frames), return_tensors="pt", input_data_format="channels_last", do_resize=False)
+    return processor(
+        list(frames),
+        return_tensors="pt",
+        input_data_format="channels_last",
+        do_resize=False,
+    )
 
 
 def test_patches_are_the_processors(random_checkpoint: Path) -> None:
@@ -46,10 +58,15 @@ def test_patches_are_the_processors(random_checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("sizes", [SIZES, [(84, 112)] * 3, [(56, 56)] * 2])
 def test_halves_equal_the_whole_model(
-    random_checkpoint: Path, hf_model: Qwen2_5_VLForConditionalGeneration, sizes: list[tuple[int, int]]
+    random_checkpoint: Path,
+    hf_model: Qwen2_5_VLForConditionalGeneration,
+    sizes: list[tuple[int, int]],
 ) -> None:
     frames = make_frames(sizes)
-    encoder, language = VisionEncoder.load(random_checkpoint), LanguageModel.load(random_checkpoint)
+    encoder, language = (
+        VisionEncoder.load(random_checkpoint),
+        LanguageModel.load(random_checkpoint),
+    )
     dialogue = language.dialogue
     grids = [encoder.budget.grid(*size) for size in sizes]
 
@@ -99,7 +116,9 @@ def test_a_frame_of_another_size_or_kind_is_refused(random_checkpoint: Path) -> 
         encoder.encode([np.zeros((84, 112, 3), np.float32)])
 
 
-def test_shifted_positions_change_nothing_however_large(random_checkpoint: Path) -> None:
+def test_shifted_positions_change_nothing_however_large(
+    random_checkpoint: Path,
+) -> None:
     language = LanguageModel.load(random_checkpoint)
     ids = torch.tensor([language.dialogue.pinned_prefix("Report deliveries.")])
     positions = torch.arange(ids.shape[1]).expand(3, 1, -1)

@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.data.sample import Round, Sample
+from models.training.dataset import ClipPlan, SampleMaker
+from models.training.recipes import ScratchRecipe
+from models.training.scratch_model import Architecture, write_random_checkpoint
+from models.training.tokenizer import train_tokenizer
+from models.vlm.frame_size import FrameBudget
+from models.vlm.state import State
+from models.vlm.streamo_config import StreamoConfig
+
+
+def make_square_sample(seed: int, split: str, num_frames: int) -> Sample:
+    """The smallest world: a frame is dark, or bright, or bright just over, which is told."""
+    rng = np.random.default_rng((seed, len(split)))
+    bright = rng.integers(0, 2, num_frames).astype(bool)
+    rounds = []
+    for index, on in enumerate(bright):
+        was_on = index > 0 and bright[index - 1]
+        state = State.STANDBY if on else State.RESPONSE if was_on else State.SILENCE
+        text = "it was bright" if state is State.RESPONSE else ""
+        rounds.append(Round(index * 1000, index * 1000 + 1000, state, text))
+    frames = np.where(bright, 250, 5).astype(np.uint8)[:, None, None, None]
+    return Sample(
+        task="event",
+        instruction="Tell me when it was bright.",
+        frames=np.broadcast_to(frames, (num_frames, 28, 56, 3)).copy(),
+        rounds=tuple(rounds),
+        truth=bright.astype(np.int64)[:, None],
+        truth_sizes=(2,),
+        source="test",
+    )
+
+
+@pytest.fixture(scope="session")
+def make_sample() -> SampleMaker:
+    return make_square_sample
+
+
+@pytest.fixture(scope="session")
+def recipe() -> ScratchRecipe:
+    return ScratchRecipe(
+        architecture=Architecture(
+            hidden_size=32,
+            intermediate_size=64,
+            num_layers=2,
+            num_heads=2,
+            num_kv_heads=1,
+            mrope_section=(4, 2, 2),
+            vision_hidden_size=16,
+            vision_intermediate_size=32,
+            vision_depth=1,
+            vision_num_heads=1,
+            vision_full_attention_layers=(0,),
+        ),
+        streamo=StreamoConfig(window_rounds=8, max_reply_tokens=8, system_prompt="Say what to say."),
+        budget=FrameBudget(min_pixels=28 * 28, max_pixels=28 * 56),
+        vocab_size=300,
+        max_steps=4,
+        batch_size=2,
+        clips=ClipPlan(num_rounds=(3, 4), max_dropped=2, overlap_rounds=1),
+        warmup_steps=1,
+        learning_rate=3e-3,
+        eval_every_steps=100,
+        save_every_steps=2,
+        num_validation_samples=3,
+    )
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory, recipe: ScratchRecipe) -> Path:
+    directory = tmp_path_factory.mktemp("scratch")
+    texts = ["system user assistant it was bright Tell me when it was bright."] * 3
+    write_random_checkpoint(
+        directory,
+        recipe.architecture,
+        train_tokenizer(texts, recipe.vocab_size),
+        recipe.streamo,
+        recipe.budget,
+        seed=3,
+    )
+    return directory
