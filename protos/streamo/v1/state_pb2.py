@@ -25,27 +25,28 @@ _sym_db = _symbol_database.Default()
 from streamo.v1 import event_pb2 as streamo_dot_v1_dot_event__pb2
 from streamo.v1 import frame_pb2 as streamo_dot_v1_dot_frame__pb2
 from streamo.v1 import stream_pb2 as streamo_dot_v1_dot_stream__pb2
+from streamo.v1 import task_pb2 as streamo_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16streamo/v1/state.proto\x12\nstreamo.v1\x1a\x16streamo/v1/event.proto\x1a\x16streamo/v1/frame.proto\x1a\x17streamo/v1/stream.proto\"\xfb\x02\n\x0bStreamState\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x16\n\x0estream_version\x18\x02 \x01(\x04\x12\x0f\n\x07removed\x18\x03 \x01(\x08\x12\x10\n\x08last_seq\x18\x04 \x01(\x04\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\x16\n\x0enext_frame_seq\x18\x06 \x01(\x04\x12\x15\n\rmedia_time_ms\x18\x07 \x01(\x03\x12\x16\n\x0e\x63\x61ptured_at_us\x18\x08 \x01(\x03\x12-\n\x0csource_state\x18\t \x01(\x0e\x32\x17.streamo.v1.SourceState\x12\x15\n\rsource_detail\x18\n \x01(\t\x12,\n\x08\x63ounters\x18\x0b \x01(\x0b\x32\x1a.streamo.v1.StreamCounters\x12\'\n\x07watches\x18\x0c \x03(\x0b\x32\x16.streamo.v1.WatchState\x12\x16\n\x0enum_unreadable\x18\r \x01(\r\x12\x13\n\x0bnext_offset\x18\x0e \x01(\x04\"\x87\x02\n\nWatchState\x12\x10\n\x08watch_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12(\n\nactivation\x18\x03 \x01(\x0b\x32\x14.streamo.v1.FrameRef\x12(\n\nnext_frame\x18\x04 \x01(\x0b\x32\x14.streamo.v1.FrameRef\x12\x16\n\x0erounds_decided\x18\x05 \x01(\x04\x12#\n\x04open\x18\x06 \x01(\x0b\x32\x15.streamo.v1.OpenEvent\x12\"\n\x06window\x18\x07 \x01(\x0b\x32\x12.streamo.v1.Window\x12!\n\x05\x65nded\x18\x08 \x01(\x0e\x32\x12.streamo.v1.Reason\"B\n\tOpenEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12#\n\x05since\x18\x02 \x01(\x0b\x32\x14.streamo.v1.FrameRef\"\xa7\x01\n\x06Window\x12\x15\n\rframes_offset\x18\x01 \x01(\x04\x12\x15\n\revents_offset\x18\x02 \x01(\x04\x12#\n\x05\x66irst\x18\x03 \x01(\x0b\x32\x14.streamo.v1.FrameRef\x12\x12\n\nnum_rounds\x18\x04 \x01(\r\x12\x0e\n\x06states\x18\x05 \x01(\x0c\x12\x10\n\x08start_ms\x18\x06 \x01(\x03\x12\x14\n\x0coffset_steps\x18\x07 \x03(\r\"\xab\x01\n\nCheckpoint\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x1f\n\x17\x63ommitted_frames_offset\x18\x02 \x01(\x04\x12\x14\n\x0cstate_offset\x18\x03 \x01(\x04\x12&\n\x05state\x18\x04 \x01(\x0b\x32\x17.streamo.v1.StreamState\x12*\n\x07replies\x18\x05 \x03(\x0b\x32\x19.streamo.v1.WindowReplies\"3\n\rWindowReplies\x12\"\n\x07replies\x18\x01 \x03(\x0b\x32\x11.streamo.v1.Reply\"\x1a\n\x05Reply\x12\x11\n\ttoken_ids\x18\x01 \x03(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16streamo/v1/state.proto\x12\nstreamo.v1\x1a\x16streamo/v1/event.proto\x1a\x16streamo/v1/frame.proto\x1a\x17streamo/v1/stream.proto\x1a\x15streamo/v1/task.proto\"\xfb\x02\n\x0bStreamState\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x16\n\x0estream_version\x18\x02 \x01(\x04\x12\x0f\n\x07removed\x18\x03 \x01(\x08\x12\x10\n\x08last_seq\x18\x04 \x01(\x04\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\x16\n\x0enext_frame_seq\x18\x06 \x01(\x04\x12\x15\n\rmedia_time_ms\x18\x07 \x01(\x03\x12\x16\n\x0e\x63\x61ptured_at_us\x18\x08 \x01(\x03\x12-\n\x0csource_state\x18\t \x01(\x0e\x32\x17.streamo.v1.SourceState\x12\x15\n\rsource_detail\x18\n \x01(\t\x12,\n\x08\x63ounters\x18\x0b \x01(\x0b\x32\x1a.streamo.v1.StreamCounters\x12\'\n\x07watches\x18\x0c \x03(\x0b\x32\x16.streamo.v1.WatchState\x12\x16\n\x0enum_unreadable\x18\r \x01(\r\x12\x13\n\x0bnext_offset\x18\x0e \x01(\x04\"\xa7\x02\n\nWatchState\x12\x10\n\x08watch_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12(\n\nactivation\x18\x03 \x01(\x0b\x32\x14.streamo.v1.FrameRef\x12(\n\nnext_frame\x18\x04 \x01(\x0b\x32\x14.streamo.v1.FrameRef\x12\x16\n\x0erounds_decided\x18\x05 \x01(\x04\x12#\n\x04open\x18\x06 \x01(\x0b\x32\x15.streamo.v1.OpenEvent\x12\"\n\x06window\x18\x07 \x01(\x0b\x32\x12.streamo.v1.Window\x12!\n\x05\x65nded\x18\x08 \x01(\x0e\x32\x12.streamo.v1.Reason\x12\x1e\n\x04task\x18\t \x01(\x0e\x32\x10.streamo.v1.Task\"B\n\tOpenEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12#\n\x05since\x18\x02 \x01(\x0b\x32\x14.streamo.v1.FrameRef\"\xa7\x01\n\x06Window\x12\x15\n\rframes_offset\x18\x01 \x01(\x04\x12\x15\n\revents_offset\x18\x02 \x01(\x04\x12#\n\x05\x66irst\x18\x03 \x01(\x0b\x32\x14.streamo.v1.FrameRef\x12\x12\n\nnum_rounds\x18\x04 \x01(\r\x12\x0e\n\x06states\x18\x05 \x01(\x0c\x12\x10\n\x08start_ms\x18\x06 \x01(\x03\x12\x14\n\x0coffset_steps\x18\x07 \x03(\r\"\xab\x01\n\nCheckpoint\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x1f\n\x17\x63ommitted_frames_offset\x18\x02 \x01(\x04\x12\x14\n\x0cstate_offset\x18\x03 \x01(\x04\x12&\n\x05state\x18\x04 \x01(\x0b\x32\x17.streamo.v1.StreamState\x12*\n\x07replies\x18\x05 \x03(\x0b\x32\x19.streamo.v1.WindowReplies\"3\n\rWindowReplies\x12\"\n\x07replies\x18\x01 \x03(\x0b\x32\x11.streamo.v1.Reply\"\x1a\n\x05Reply\x12\x11\n\ttoken_ids\x18\x01 \x03(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'streamo.v1.state_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STREAMSTATE']._serialized_start=112
-  _globals['_STREAMSTATE']._serialized_end=491
-  _globals['_WATCHSTATE']._serialized_start=494
-  _globals['_WATCHSTATE']._serialized_end=757
-  _globals['_OPENEVENT']._serialized_start=759
-  _globals['_OPENEVENT']._serialized_end=825
-  _globals['_WINDOW']._serialized_start=828
-  _globals['_WINDOW']._serialized_end=995
-  _globals['_CHECKPOINT']._serialized_start=998
-  _globals['_CHECKPOINT']._serialized_end=1169
-  _globals['_WINDOWREPLIES']._serialized_start=1171
-  _globals['_WINDOWREPLIES']._serialized_end=1222
-  _globals['_REPLY']._serialized_start=1224
-  _globals['_REPLY']._serialized_end=1250
+  _globals['_STREAMSTATE']._serialized_start=135
+  _globals['_STREAMSTATE']._serialized_end=514
+  _globals['_WATCHSTATE']._serialized_start=517
+  _globals['_WATCHSTATE']._serialized_end=812
+  _globals['_OPENEVENT']._serialized_start=814
+  _globals['_OPENEVENT']._serialized_end=880
+  _globals['_WINDOW']._serialized_start=883
+  _globals['_WINDOW']._serialized_end=1050
+  _globals['_CHECKPOINT']._serialized_start=1053
+  _globals['_CHECKPOINT']._serialized_end=1224
+  _globals['_WINDOWREPLIES']._serialized_start=1226
+  _globals['_WINDOWREPLIES']._serialized_end=1277
+  _globals['_REPLY']._serialized_start=1279
+  _globals['_REPLY']._serialized_end=1305
 # @@protoc_insertion_point(module_scope)

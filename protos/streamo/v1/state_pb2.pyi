@@ -1,6 +1,7 @@
 from streamo.v1 import event_pb2 as _event_pb2
 from streamo.v1 import frame_pb2 as _frame_pb2
 from streamo.v1 import stream_pb2 as _stream_pb2
+from streamo.v1 import task_pb2 as _task_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -42,7 +43,7 @@ class StreamState(_message.Message):
     def __init__(self, stream_id: _Optional[str] = ..., stream_version: _Optional[int] = ..., removed: _Optional[bool] = ..., last_seq: _Optional[int] = ..., epoch: _Optional[int] = ..., next_frame_seq: _Optional[int] = ..., media_time_ms: _Optional[int] = ..., captured_at_us: _Optional[int] = ..., source_state: _Optional[_Union[_frame_pb2.SourceState, str]] = ..., source_detail: _Optional[str] = ..., counters: _Optional[_Union[_stream_pb2.StreamCounters, _Mapping]] = ..., watches: _Optional[_Iterable[_Union[WatchState, _Mapping]]] = ..., num_unreadable: _Optional[int] = ..., next_offset: _Optional[int] = ...) -> None: ...
 
 class WatchState(_message.Message):
-    __slots__ = ("watch_id", "version", "activation", "next_frame", "rounds_decided", "open", "window", "ended")
+    __slots__ = ("watch_id", "version", "activation", "next_frame", "rounds_decided", "open", "window", "ended", "task")
     WATCH_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ACTIVATION_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +52,7 @@ class WatchState(_message.Message):
     OPEN_FIELD_NUMBER: _ClassVar[int]
     WINDOW_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
     watch_id: str
     version: int
     activation: _event_pb2.FrameRef
@@ -59,7 +61,8 @@ class WatchState(_message.Message):
     open: OpenEvent
     window: Window
     ended: _event_pb2.Reason
-    def __init__(self, watch_id: _Optional[str] = ..., version: _Optional[int] = ..., activation: _Optional[_Union[_event_pb2.FrameRef, _Mapping]] = ..., next_frame: _Optional[_Union[_event_pb2.FrameRef, _Mapping]] = ..., rounds_decided: _Optional[int] = ..., open: _Optional[_Union[OpenEvent, _Mapping]] = ..., window: _Optional[_Union[Window, _Mapping]] = ..., ended: _Optional[_Union[_event_pb2.Reason, str]] = ...) -> None: ...
+    task: _task_pb2.Task
+    def __init__(self, watch_id: _Optional[str] = ..., version: _Optional[int] = ..., activation: _Optional[_Union[_event_pb2.FrameRef, _Mapping]] = ..., next_frame: _Optional[_Union[_event_pb2.FrameRef, _Mapping]] = ..., rounds_decided: _Optional[int] = ..., open: _Optional[_Union[OpenEvent, _Mapping]] = ..., window: _Optional[_Union[Window, _Mapping]] = ..., ended: _Optional[_Union[_event_pb2.Reason, str]] = ..., task: _Optional[_Union[_task_pb2.Task, str]] = ...) -> None: ...
 
 class OpenEvent(_message.Message):
     __slots__ = ("event_id", "since")
