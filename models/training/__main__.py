@@ -1,4 +1,4 @@
-"""`python -m models.training --recipe tiny --output runs/tiny`: train a recipe; and export what a run has made."""
+"""`python -m models.training --recipe tiny --output runs/tiny`: train, and export what a run made."""
 
 from __future__ import annotations
 

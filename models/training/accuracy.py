@@ -1,4 +1,4 @@
-"""How often a model under training is right when every earlier reply is given to it: teacher-forced accuracies."""
+"""Teacher-forced accuracies: how often a model is right when every earlier reply is given to it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ def teacher_forced_accuracy(
 ) -> dict[str, float]:
     """Shares of what is right, by name: over all samples, and below `<task>/`.
 
-    `silence`, `standby`, `response`: rounds of that state that get it, read as the engine does, the best of the three
-    state tokens. `states`: their unweighted mean. `words`: reply tokens after the state token, end token included.
+    `silence`, `standby`, `response`: rounds of that state that get it, read as the engine does, the best of
+    the three state tokens. `states`: their unweighted mean. `words`: reply tokens after the state token, end
+    token included.
     `texts`: replies of which every token is right. A name is left out where nothing was to be told.
     """
     was_training = model.training

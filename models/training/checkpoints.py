@@ -23,7 +23,7 @@ def newest_checkpoint(run_dir: str | Path) -> Path:
 def export_checkpoint(
     checkpoint: str | Path, model_dir: str | Path, dtype: torch.dtype = torch.float32
 ) -> None:
-    """Write only what serving needs, with weights of `dtype`; replaces those files in `model_dir`, keeps others."""
+    """Write what serving needs, with weights of `dtype`; other files in `model_dir` stay."""
     source, target = Path(checkpoint), Path(model_dir)
     target.mkdir(parents=True, exist_ok=True)
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(str(source), dtype=dtype)

@@ -19,7 +19,7 @@ from models.vlm.positions import round_positions
 
 @dataclass(frozen=True)
 class Example:
-    """One dialogue. Labels stand at the position of the token itself (unshifted), IGNORED where there is no loss."""
+    """One dialogue. Labels stand at the token itself (unshifted), IGNORED where there is no loss."""
 
     task: str
     token_ids: np.ndarray  # int64 [T]
@@ -34,8 +34,8 @@ def make_example(
 ) -> Example:
     """The dialogue of a sample, with labels on every reply and on the token that ends it.
 
-    Rounds before `first_learnt_round` are context only. The end token is learnt after each state too, though the
-    engine decodes only after Response.
+    Rounds before `first_learnt_round` are context only. The end token is learnt after each state too, though
+    the engine decodes only after Response.
     """
     height, width = sample.frames.shape[1:3]
     grid = pixels.budget.grid(height, width)
@@ -69,9 +69,9 @@ class SampleMaker(Protocol):
 class ClipPlan:
     """How samples are cut to what a session sees: whole batches are of one length.
 
-    `num_rounds` are the lengths that batches take in turn. A share `joined_late` of the samples of the longest kind
-    is a window that has already slid: its first rounds, up to `max_dropped`, are gone, the next `overlap_rounds` are
-    context without loss, since what they tell may have begun before.
+    `num_rounds` are the lengths that batches take in turn. A share `joined_late` of the samples of the
+    longest kind is a window that has already slid: its first rounds, up to `max_dropped`, are gone, the next
+    `overlap_rounds` are context without loss, since what they tell may have begun before.
     """
 
     num_rounds: tuple[int, ...] = (16, 24, 32)
@@ -81,7 +81,7 @@ class ClipPlan:
 
 
 class ExampleDataset(Dataset[Example]):
-    """Examples made when asked for. Example i depends on i alone, so order, resume and sharding are the sampler's."""
+    """Examples made when asked for; example i depends on i alone, so order and sharding are the sampler's."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ def drop_rounds(sample: Sample, num_rounds: int) -> Sample:
 
 @dataclass(frozen=True)
 class Collator:
-    """Examples to a batch, padded on the right; under causal attention padding is invisible to what stands before."""
+    """Examples to a batch, padded on the right: causal attention never sees the padding."""
 
     pixels: PixelFormat
     pad_token_id: int

@@ -1,4 +1,4 @@
-"""Cross entropy with focal, balanced weights on the state tokens: the few decisions must not drown in the many."""
+"""Cross entropy with focal, balanced weights on the state tokens, so that rare decisions do not drown."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def state_focal_loss(
 ) -> torch.Tensor:
     """Loss of logits [B, T, V] against labels [B, T] of the same positions, unshifted; -100 is ignored.
 
-    Weights as in `weighted_token_losses`; their weighted sum is divided by `num_items` (default: number of targets).
+    Weights as in `weighted_token_losses`; their weighted sum is divided by `num_items` (default: number of
+    targets).
     """
     targets = labels[:, 1:]
     chosen = targets != IGNORED
@@ -52,9 +53,9 @@ def weighted_token_losses(
 ) -> torch.Tensor:
     """Weighted cross entropies [N] of logits [N, V] that predict targets [N].
 
-    A state token's weight is alpha_k * (1 - p)^gamma, p its probability over the whole vocabulary; the gradient goes
-    through p unless `detach`. Every other token weighs 1. With n_k targets of state k (in this batch, or
-    `class_counts`, one for each state), over the states present in them:
+    A state token's weight is alpha_k * (1 - p)^gamma, p its probability over the whole vocabulary; the
+    gradient goes through p unless `detach`. Every other token weighs 1. With n_k targets of state k (in this
+    batch, or `class_counts`, one for each state), over the states present in them:
     - "frequency": alpha_k = sum(n) / (n_k * number present);
     - "class_balanced": alpha_k = (1 - beta) / (1 - beta^n_k), beta 0.9999, scaled to mean 1;
     - None: alpha_k = 1.

@@ -28,7 +28,8 @@ def train(
     num_workers: int = 0,
     make_sample: SampleMaker = simulated.make_sample,
 ) -> None:
-    """Train to the recipe's last step, or to SIGTERM; blocks. Equal recipes give equal batches, resumed or not.
+    """Train to the recipe's last step, or to SIGTERM; blocks. Equal recipes give equal batches, resumed or
+    not.
 
     SIGTERM saves a checkpoint and ends the run cleanly, if this is the main thread.
     ValueError if `resume` finds no checkpoint, or if a new run would overwrite an old one.
@@ -110,7 +111,7 @@ def _arguments(recipe: ScratchRecipe, run_dir: Path, num_workers: int) -> Traini
         max_grad_norm=recipe.max_grad_norm,
         optim="adamw_torch",
         use_cpu=True,
-        train_sampling_strategy="sequential",  # the data set is random already; so a resumed run sees what is next
+        train_sampling_strategy="sequential",  # already random; a resumed run goes on
         remove_unused_columns=False,
         dataloader_num_workers=num_workers,
         dataloader_prefetch_factor=2 if num_workers else None,

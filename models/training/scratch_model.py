@@ -21,7 +21,7 @@ IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of a Qwen2.5-VL model. `mrope_section` splits half a head's rotary pairs over time, height, width."""
+    """Sizes of a Qwen2.5-VL model. `mrope_section`: rotary pairs of a head for time, height, width."""
 
     hidden_size: int = 192
     intermediate_size: int = 512
@@ -47,7 +47,7 @@ def write_random_checkpoint(
     budget: FrameBudget,
     seed: int,
 ) -> None:
-    """Write a whole model directory with random float32 weights; equal arguments give equal bytes of weights."""
+    """Write a whole model directory with random float32 weights; equal arguments give equal weights."""
     directory = Path(model_dir)
     directory.mkdir(parents=True, exist_ok=True)
     save_tokenizer(tokenizer, directory)

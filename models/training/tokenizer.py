@@ -41,9 +41,11 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Learn merges from `texts`. Any text can be encoded, byte by byte if need be; ids are stable for equal texts.
+    """Learn merges from `texts`. Any text can be encoded, byte by byte if need be; ids are stable for equal
+    texts.
 
-    `vocab_size` counts everything: 256 bytes, merges, control tokens and the three state tokens, which come last.
+    `vocab_size` counts everything: 256 bytes, merges, control tokens and the three state tokens, which come
+    last.
     """
     added = [AddedToken(token, special=True, normalized=False) for token in (*CONTROL_TOKENS, *STATE_TOKENS)]
     tokenizer = Tokenizer(BPE())

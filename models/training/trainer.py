@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer, taught to write standard checkpoints and to measure what a streaming model must get right."""
+"""Hugging Face's Trainer, taught to write servable checkpoints and to measure decisions and words."""
 
 from __future__ import annotations
 
@@ -86,7 +86,8 @@ class StreamoTrainer(Trainer):
         accuracy = teacher_forced_accuracy(model, self._validation_batches(), self._collator)
         metrics = {f"eval_{name}": value for name, value in accuracy.items()}
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        control: TrainerControl = self.control  # type: ignore[has-type]
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, control, metrics)
         return metrics
 
     def _validation_batches(self) -> Iterator[list[Example]]:

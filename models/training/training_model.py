@@ -1,4 +1,4 @@
-"""A checkpoint under training: the Hugging Face model, its loss, and a head that helps the vision tower to see."""
+"""A model under training: Hugging Face's, its loss, and a head that helps the vision tower to see."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class TrainingModel(nn.Module):
         return torch.stack(losses).mean()
 
     def save(self, directory: str | Path) -> None:
-        """Write the model as a standard checkpoint, and beside it the truth head, which only a resumed run reads."""
+        """Write the model as a standard checkpoint; the truth head beside it is for resuming."""
         self.vlm.save_pretrained(str(directory))
         if self.truth_head is not None:
             save_file(self.truth_head.state_dict(), Path(directory) / TRUTH_HEAD_FILE)

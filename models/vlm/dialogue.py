@@ -1,8 +1,9 @@
 """The chat that a session is: the one place that turns instructions, frames and replies into token ids.
 
-Training, evaluation and serving all speak through `Dialogue`, so a model is served exactly what it was trained on.
-A whole chat is `pinned_prefix`, then for each round `round_head` + `reply` + `round_tail`. Every round ends with the
-opening of the next user turn, so after any rounds have been dropped from the front the ids are those of a fresh chat.
+Training, evaluation and serving all speak through `Dialogue`, so a model is served exactly what it was
+trained on. A whole chat is `pinned_prefix`, then for each round `round_head` + `reply` + `round_tail`. Every
+round ends with the opening of the next user turn, so after any rounds have been dropped from the front the
+ids are those of a fresh chat.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ MAX_INSTRUCTION_TOKENS = 256
 class Dialogue:
     """Token ids of the parts of a chat. Immutable after construction and free of torch.
 
-    `tokenizer` holds the control tokens of Qwen's chat format and the three state tokens, each a single added token;
-    ValueError names the first one it lacks. `system_prompt` is trusted text of the checkpoint: state tokens in it
-    count as such. Instructions and reply texts are data: whatever they say, they yield no control token.
+    `tokenizer` holds the control tokens of Qwen's chat format and the three state tokens, each a single
+    added token; ValueError names the first one it lacks. `system_prompt` is trusted text of the checkpoint:
+    state tokens in it count as such. Instructions and reply texts are data: whatever they say, they yield no
+    control token.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class Dialogue:
         self._instruction_ids(instruction)
 
     def pinned_prefix(self, instruction: str) -> list[int]:
-        """System turn and instruction, up to where the first round begins. ValueError as `check_instruction`."""
+        """System turn and instruction, up to the first round. ValueError as `check_instruction`."""
         return [*self._system_turn, self._start_id, *self._instruction_ids(instruction)]
 
     def round_head(self, start_ms: int, end_ms: int, num_frame_tokens: int) -> list[int]:
@@ -106,7 +108,7 @@ class Dialogue:
         ]
 
     def reply(self, state: State, text: str = "") -> list[int]:
-        """One state token, and after Response a space and the text. ValueError for text on any other state."""
+        """One state token; after Response a space and the text. ValueError for text on another state."""
         ids = [self.state_token_ids[state]]
         text = text.strip()
         if text and state is not State.RESPONSE:
@@ -128,7 +130,7 @@ class Dialogue:
         num_tokens = len(ids) - len(self._encode_data("user\n"))
         if num_tokens > self.max_instruction_tokens:
             raise ValueError(
-                f"instruction is {num_tokens} tokens long, at most {self.max_instruction_tokens} fit; shorten it"
+                f"instruction has {num_tokens} tokens, at most {self.max_instruction_tokens} fit; shorten it"
             )
         return ids
 
@@ -159,7 +161,7 @@ def _without_added_tokens(spec: dict[str, Any]) -> Tokenizer:
     """The same tokenizer for plain text: it knows no added token, neither by matching nor by merging."""
     added = {token["content"] for token in spec["added_tokens"]}
     plain = dict(spec, added_tokens=[], post_processor=None, truncation=None, padding=None)
-    # Some tokenizers list the control tokens in the vocabulary too, from where a whole-word lookup would find them.
+    # Some tokenizers have control tokens in the vocabulary too, where a whole-word lookup finds them.
     vocab = {token: token_id for token, token_id in spec["model"]["vocab"].items() if token not in added}
     plain["model"] = dict(spec["model"], vocab=vocab)
     return Tokenizer.from_str(json.dumps(plain))

@@ -14,7 +14,8 @@ MAX_ASPECT = 200
 class FrameBudget:
     """How many pixels a frame may have, and the grid its visual tokens stand on.
 
-    One visual token covers a square of `unit` pixels a side, so a fitted size is a multiple of `unit` both ways.
+    One visual token covers a square of `unit` pixels a side, so a fitted size is a multiple of `unit` both
+    ways.
     """
 
     min_pixels: int
@@ -27,7 +28,7 @@ class FrameBudget:
             raise ValueError("patch_size and merge_size must be at least 1")
         if not 0 < self.min_pixels <= self.max_pixels:
             raise ValueError(
-                f"min_pixels ({self.min_pixels}) must be positive and not above max_pixels ({self.max_pixels})"
+                f"min_pixels {self.min_pixels} must be positive and at most max_pixels {self.max_pixels}"
             )
         if self.max_pixels < self.unit**2:
             raise ValueError(
@@ -41,7 +42,7 @@ class FrameBudget:
 
     @classmethod
     def load(cls, model_dir: str | Path) -> FrameBudget:
-        """Read the budget from `preprocessor_config.json` of a model directory, in either of its two spellings."""
+        """Read `preprocessor_config.json` of a model directory, in either of its two spellings."""
         path = Path(model_dir) / "preprocessor_config.json"
         config = json.loads(path.read_text(encoding="utf-8"))
         size = config.get("size") or {}
@@ -78,12 +79,12 @@ class FrameBudget:
             fitted_width = math.ceil(width * grow / unit) * unit
         if fitted_height * fitted_width > self.max_pixels:
             raise ValueError(
-                f"a frame of {width}x{height} px cannot keep its shape within max_pixels {self.max_pixels}; crop it first"
+                f"a frame of {width}x{height} px cannot keep its shape in the budget; crop it first"
             )
         return fitted_height, fitted_width
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of visual tokens of a frame whose size `fit` gave. ValueError for any other size."""
+        """Rows and columns of visual tokens of a size that `fit` gave. ValueError for any other."""
         if height < 1 or width < 1 or height % self.unit or width % self.unit:
             raise ValueError(
                 f"frame size {width}x{height} px is not a multiple of {self.unit}; resize it with fit()"

@@ -1,8 +1,9 @@
 """The two halves of a Qwen2.5-VL checkpoint: the vision encoder and the language model.
 
 Each loads only its own weights from a directory of the standard format (config.json, model.safetensors or its
-shards, tokenizer.json, preprocessor_config.json) plus `streamo.json`. Only safetensors are read, and no code is ever
-taken from a checkpoint. The outer Hugging Face model is not used: it keeps position state between calls.
+shards, tokenizer.json, preprocessor_config.json) plus `streamo.json`. Only safetensors are read, and no code
+is ever taken from a checkpoint. The outer Hugging Face model is not used: it keeps position state between
+calls.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ class VisionEncoder:
     """Frames to visual tokens. Stateless but for a small cache of index tensors; not thread-safe."""
 
     def __init__(
-        self, visual: nn.Module, pixel_format: PixelFormat, dtype: torch.dtype, device: torch.device
+        self, visual: Any, pixel_format: PixelFormat, dtype: torch.dtype, device: torch.device
     ) -> None:
         vision_tower.adapt(visual)
-        self._visual = visual.eval().requires_grad_(False)
+        self._visual: Any = visual.eval().requires_grad_(False)
         self._pixels = pixel_format
         self.dtype = dtype
         self.device = device
@@ -47,7 +48,7 @@ class VisionEncoder:
         cls, model_dir: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
     ) -> VisionEncoder:
         device = torch.device(device)
-        config = _load_config(model_dir).vision_config
+        config: Any = _load_config(model_dir).vision_config
         with torch.device("meta"):
             visual = qwen.Qwen2_5_VisionTransformerPretrainedModel._from_config(
                 config, attn_implementation="sdpa"
@@ -80,7 +81,7 @@ class VisionEncoder:
 class ExactRotary(nn.Module):
     """Rotary cosines and sines from angles in float64, so that positions may grow for the life of a stream.
 
-    In float32 the angle itself is wrong by position * 6e-8 rad. Equal to Hugging Face's module at small positions.
+    In float32 an angle is wrong by position * 6e-8 rad. At small positions equal to Hugging Face's module.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class ExactRotary(nn.Module):
 
 
 class LanguageModel:
-    """The language half: embeddings, decoder layers and output head, with positions and attention set by the caller.
+    """The language half: embeddings, decoder, output head; positions and attention are the caller's.
 
     Holds no key-value cache and no position state; an attention function registered with Hugging Face's
     `AttentionInterface` and chosen by `use_attention` receives whatever `forward` is given besides.
@@ -113,7 +114,7 @@ class LanguageModel:
 
     def __init__(
         self,
-        text: nn.Module,
+        text: Any,
         lm_head: torch.Tensor,
         dialogue: Dialogue,
         config: StreamoConfig,
@@ -155,7 +156,7 @@ class LanguageModel:
         dialogue = Dialogue.load(model_dir, streamo.system_prompt, streamo.max_instruction_tokens)
         if dialogue.vocab_size > config.vocab_size:
             raise ValueError(
-                f"{model_dir}: the tokenizer has {dialogue.vocab_size} ids, the model embeds {config.vocab_size}; "
+                f"{model_dir}: the tokenizer has {dialogue.vocab_size} ids, the model {config.vocab_size}; "
                 "the two are not of one checkpoint"
             )
         return cls(text, lm_head, dialogue, streamo, dtype, device)
@@ -167,8 +168,9 @@ class LanguageModel:
         return rotary
 
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """Embeddings [..., hidden_size] of int64 token ids of any shape. Image tokens are the caller's to replace."""
-        return self._text.embed_tokens(token_ids)  # type: ignore[operator, no-any-return]
+        """Embeddings [..., hidden_size] of int64 token ids; those of image tokens are to be replaced."""
+        embeddings: torch.Tensor = self._text.embed_tokens(token_ids)
+        return embeddings
 
     def forward(self, inputs_embeds: torch.Tensor, positions: torch.Tensor, **attention: Any) -> torch.Tensor:
         """Final hidden states [1, T, H] of embeddings [1, T, H] at integer positions [3, 1, T].
@@ -188,7 +190,7 @@ class LanguageModel:
 
     def use_attention(self, name: str) -> None:
         """Attend with the function registered under this name from now on. ValueError for an unknown name."""
-        self._text.set_attn_implementation(name)  # type: ignore[operator]
+        self._text.set_attn_implementation(name)
 
 
 def _load_config(model_dir: str | Path) -> Qwen2_5_VLConfig:

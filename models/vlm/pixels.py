@@ -40,7 +40,7 @@ class PixelFormat:
         return cls(budget=FrameBudget.load(model_dir), mean=mean, std=std)
 
     def patch_grid(self, frame: np.ndarray) -> tuple[int, int]:
-        """Rows and columns of *patches* (not of tokens) of a frame. ValueError if it is no fitted uint8 picture."""
+        """Rows and columns of *patches* of a frame. ValueError for any other than fitted uint8."""
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise ValueError(f"a frame is uint8 [height, width, 3], got {frame.dtype} {list(frame.shape)}")
         rows, cols = self.budget.grid(frame.shape[0], frame.shape[1])
@@ -49,8 +49,9 @@ class PixelFormat:
     def patchify(self, frames: np.ndarray) -> np.ndarray:
         """uint8 [N, H, W, 3] of one fitted size to float32 [N * patches, 3 * patch * patch].
 
-        Rows are in the tower's order, the patches of one visual token together. Hugging Face's processor gives
-        every row twice over, once for each step of the temporal patch; a still frame needs it only once.
+        Rows are in the tower's order, the patches of one visual token together. Hugging Face's processor
+        gives every row twice over, once for each step of the temporal patch; a still frame needs it only
+        once.
         """
         num_frames = frames.shape[0]
         patch_rows, patch_cols = self.patch_grid(frames[0])

@@ -10,12 +10,12 @@ import numpy as np
 def round_positions(
     token_ids: Sequence[int], image_token_id: int, grid: tuple[int, int], start: int
 ) -> tuple[np.ndarray, int]:
-    """Positions of a run of tokens, of which every block of image tokens is one frame of the given merged grid.
+    """Positions of a run of tokens; each block of image tokens in it is one frame of the given merged grid.
 
     Text moves all three axes by one. An image block at p has time p, height p + row, width p + col, and what
-    follows goes on at p + max(rows, cols). Returns int64 [3, n] and the position after the run. O(n), so a round
-    costs the same however long its dialogue is. ValueError if a block of image tokens is not a whole number of
-    frames of that grid.
+    follows goes on at p + max(rows, cols). Returns int64 [3, n] and the position after the run. O(n), so a
+    round costs the same however long its dialogue is. ValueError if a block of image tokens is not a whole
+    number of frames of that grid.
     """
     ids = np.asarray(token_ids, dtype=np.int64)
     rows, cols = grid

@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as qwen
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
 
 class StillPatchEmbed(qwen.Qwen2_5_VisionPatchEmbed):
-    """Patch embedding of still frames: both steps of the temporal patch see the same pixels, so their kernels add."""
+    """Patch embedding of still frames: both temporal steps see the same pixels, so their kernels add."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         kernel = self.proj.weight.sum(dim=2).flatten(1)
@@ -21,7 +20,7 @@ class StillPatchEmbed(qwen.Qwen2_5_VisionPatchEmbed):
 
 
 class SegmentAttention(qwen.Qwen2_5_VLVisionAttention):
-    """Attention within segments (frames or windows) as one batched call instead of a Python loop over segments."""
+    """Attention within frames or windows as one batched call, not a Python loop over them."""
 
     def forward(
         self,
@@ -39,27 +38,25 @@ class SegmentAttention(qwen.Qwen2_5_VLVisionAttention):
         query, key = qwen.apply_rotary_pos_emb_vision(query, key, *position_embeddings)
         if segments * max_seqlen == total:  # all of one length: no padding, no mask
             shape = (segments, max_seqlen, self.num_heads, self.head_dim)
-            mixed = F.scaled_dot_product_attention(
-                *(rows.reshape(shape).transpose(1, 2) for rows in (query, key, value)), scale=self.scaling
-            )
+            q, k, v = (rows.reshape(shape).transpose(1, 2) for rows in (query, key, value))
+            mixed = F.scaled_dot_product_attention(q, k, v, scale=self.scaling)
             mixed = mixed.transpose(1, 2).reshape(total, self.dim)
         else:
             offsets = torch.arange(max_seqlen, device=cu_seqlens.device)
             is_real = offsets < (cu_seqlens[1:] - cu_seqlens[:-1])[:, None]
             index = (cu_seqlens[:-1, None] + offsets).clamp_max(total - 1)
+            q, k, v = (rows[index].transpose(1, 2) for rows in (query, key, value))
             padded = F.scaled_dot_product_attention(
-                *(rows[index].transpose(1, 2) for rows in (query, key, value)),
-                attn_mask=is_real[:, None, None, :],
-                scale=self.scaling,
+                q, k, v, attn_mask=is_real[:, None, None, :], scale=self.scaling
             ).transpose(1, 2)
             mixed = padded[is_real].reshape(total, self.dim)
         return self.proj(mixed)
 
 
-def adapt(visual: nn.Module) -> None:
-    """Swap the slow parts of a tower for the ones above, in place. Parameters and their names stay as they are."""
-    visual.patch_embed.__class__ = StillPatchEmbed  # type: ignore[assignment]
-    for block in visual.blocks:  # type: ignore[union-attr]
+def adapt(visual: Any) -> None:
+    """Swap the slow parts of a tower for the ones above, in place. Parameters keep their names."""
+    visual.patch_embed.__class__ = StillPatchEmbed
+    for block in visual.blocks:
         block.attn.__class__ = SegmentAttention
 
 
@@ -71,7 +68,7 @@ def _layout(
     patch_size: int,
     device: torch.device,
 ) -> dict[str, Any]:
-    """The tower's index tensors for frames of these patch grids; the same few batches come again and again."""
+    """The tower's index tensors for frames of these patch grids; the same few come again and again."""
     grid_thw = torch.tensor([[1, rows, cols] for rows, cols in grids])
     window_index, cu_windows = get_vision_window_index(grid_thw, merge_size, window_size, patch_size)
     cu_frames = F.pad((grid_thw[:, 1] * grid_thw[:, 2]).cumsum(0, dtype=torch.int32), (1, 0))
@@ -86,14 +83,12 @@ def _layout(
     }
 
 
-def visual_tokens(
-    visual: nn.Module, patches: torch.Tensor, grids: tuple[tuple[int, int], ...]
-) -> torch.Tensor:
+def visual_tokens(visual: Any, patches: torch.Tensor, grids: tuple[tuple[int, int], ...]) -> torch.Tensor:
     """Visual tokens of an adapted tower, [sum of rows * cols / merge^2, hidden], frame after frame.
 
     `patches` are the rows of `PixelFormat.patchify`, `grids` each frame's (rows, cols) of patches.
     """
-    config = visual.config
+    config: Any = visual.config
     layout = _layout(grids, config.spatial_merge_size, config.window_size, config.patch_size, patches.device)
     output: torch.Tensor = visual(patches, **layout).pooler_output
     return output

@@ -19,6 +19,7 @@ SMALL = Architecture(
     num_layers=3,
     num_heads=2,
     num_kv_heads=1,
+    mrope_section=(6, 5, 5),
     vision_hidden_size=32,
     vision_intermediate_size=48,
     vision_depth=3,

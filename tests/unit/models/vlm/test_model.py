@@ -168,7 +168,7 @@ def test_old_names_and_shards_are_read(random_checkpoint: Path, tmp_path: Path) 
     text["lm_head.weight"] = text["model.embed_tokens.weight"] * 2
     save_file(vision, tmp_path / "a.safetensors")
     save_file(text, tmp_path / "b.safetensors")
-    weight_map = {name: "a.safetensors" for name in vision} | {name: "b.safetensors" for name in text}
+    weight_map = dict.fromkeys(vision, "a.safetensors") | dict.fromkeys(text, "b.safetensors")
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
     frames = make_frames([(84, 112)])
