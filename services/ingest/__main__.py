@@ -1,0 +1,39 @@
+"""Runs an ingest worker: python -m services.ingest; settings by environment (STREAMO_...).
+
+Everything is imported inside `main`: each camera's process imports this module anew and must stay small.
+"""
+
+
+def main() -> None:
+    import logging
+    import os
+    import sys
+
+    from services.ingest.worker import Worker
+    from services.shared.errors import InvalidInput
+    from services.shared.lifecycle import StopSignal
+    from services.shared.settings import PREFIX, Settings
+    from services.shared.telemetry import Telemetry
+    from services.shared.topics import Topics
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("kafka").setLevel(logging.ERROR)
+    stop = StopSignal()
+    try:
+        settings = Settings.load()
+        # The processes that parse media inherit the environment; what is in these is not for them.
+        for name in [name for name in os.environ if name.startswith(PREFIX)]:
+            del os.environ[name]
+        telemetry = Telemetry("ingest", settings.telemetry)
+        Topics.of(settings.kafka).create(settings.kafka)
+        worker = Worker(settings, telemetry)
+    except InvalidInput as error:
+        sys.exit(str(error))
+    try:
+        worker.run(stop)
+    finally:
+        telemetry.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""What ingest writes: frames and what became of their source to `frames`, epochs and ends to `control`."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaTimeoutError
+from opentelemetry.trace import SpanKind
+
+from services.shared.control_log import AddedStream, ControlWriter, end_key, epoch_key
+from services.shared.errors import Unavailable
+from services.shared.kafka import producer, trace_headers
+from services.shared.settings import KafkaSettings
+from services.shared.telemetry import Metrics, Spans, Telemetry
+from services.shared.topics import MAX_RECORD_BYTES, Topics, partition_of
+from streamo.v1.control_pb2 import ControlRecord, EpochBegin, FileEnd
+from streamo.v1.frame_pb2 import (
+    SOURCE_STATE_UNSPECIFIED,
+    Frame,
+    FrameBatch,
+    FrameRecord,
+    SourceState,
+    SourceStatus,
+)
+
+# Frames of one stream that Kafka has not acknowledged yet; then its camera's process waits or drops.
+MAX_IN_FLIGHT = 8
+# Of a record's size, for everything that is not pixels: names, headers, Kafka's own framing.
+OVERHEAD_BYTES = 4096
+_RETRY_S = 1.0
+
+
+class FrameLog:
+    """The clients that all streams of a worker share. Safe to use from their threads."""
+
+    def __init__(self, settings: KafkaSettings, worker_id: str, telemetry: Telemetry) -> None:
+        self.settings = settings
+        self.worker_id = worker_id
+        self.telemetry = telemetry
+        self.topic = Topics.of(settings).frames
+        self.producer: KafkaProducer = producer(settings)
+        self.control = ControlWriter(settings)
+
+    def of(self, added: AddedStream, stopping: threading.Event) -> "StreamLog":
+        return StreamLog(self, added, stopping)
+
+    def close(self, timeout_s: float) -> None:
+        """What is not acknowledged by then is lost, and shows downstream as any loss does."""
+        self.producer.close(timeout=timeout_s)
+        self.control.close()
+
+
+class StreamLog:
+    """One stream's place in the log: its epoch, what of it is under way, what was last said of its source.
+
+    For one thread, but for the acknowledgements, which come in the Kafka client's.
+    """
+
+    def __init__(self, log: FrameLog, added: AddedStream, stopping: threading.Event) -> None:
+        self.stream_id = added.stream.stream_id
+        self.partition = partition_of(self.stream_id, log.settings.partitions)
+        self.epoch: int | None = None
+        self.last_media_time_ms = -1
+        self.num_kept = 0
+        self._version = added.version
+        self._log = log
+        self._stopping = stopping
+        self._told: tuple[SourceState, str] = (SOURCE_STATE_UNSPECIFIED, "")
+        self._acknowledged = threading.Condition()
+        self._in_flight = 0
+        self._num_failed = 0
+
+    def begin_epoch(self) -> int:
+        """A new epoch, waited for however long Kafka takes. Raises Unavailable once the stream is to stop."""
+        begin = EpochBegin(
+            stream_id=self.stream_id, worker_id=self._log.worker_id, at_us=time.time_ns() // 1000
+        )
+        self.epoch = self._write_control(epoch_key(self.stream_id), ControlRecord(epoch=begin))
+        self.num_kept = 0
+        with self._acknowledged:
+            self._num_failed = 0
+        return self.epoch
+
+    def wait_for_room(self, timeout_s: float) -> bool:
+        with self._acknowledged:
+            return self._acknowledged.wait_for(lambda: self._in_flight < MAX_IN_FLIGHT, timeout_s)
+
+    def write_frame(self, frame: Frame) -> None:
+        """In the epoch begun before.
+
+        A frame that Kafka does not take is counted and leaves a hole in `frame_seq`.
+        """
+        assert self.epoch is not None
+        self._told = (SOURCE_STATE_UNSPECIFIED, "")
+        self.num_kept = frame.frame_seq + 1
+        self.last_media_time_ms = frame.media_time_ms
+        if len(frame.data) > MAX_RECORD_BYTES - OVERHEAD_BYTES:
+            self._count_dropped("too_large")
+            return
+        telemetry = self._log.telemetry
+        span = telemetry.span(
+            Spans.CAPTURE,
+            frame.captured_at_us,
+            max(frame.captured_at_us, time.time_ns() // 1000),
+            None,
+            SpanKind.PRODUCER,
+            stream_id=self.stream_id,
+            epoch=self.epoch,
+            frame_seq=frame.frame_seq,
+            partition=str(self.partition),
+        )
+        record = FrameRecord(stream_id=self.stream_id, epoch=self.epoch, frames=FrameBatch(frames=[frame]))
+        captured_at_us = frame.captured_at_us
+
+        def on_taken() -> None:
+            telemetry.record(Metrics.CAPTURE_MS, max(0.0, time.time_ns() / 1e6 - captured_at_us / 1e3))
+
+        if self._send(record, trace_headers(span), on_taken):
+            telemetry.count(Metrics.FRAMES_KEPT)
+
+    def write_status(self, state: SourceState, detail: str, retry_in_s: float) -> None:
+        """Says it where it is news: the same state for the same reason is told once.
+
+        Begins an epoch if there is none.
+        """
+        if (state, detail) == self._told:
+            return
+        if self.epoch is None:
+            self.begin_epoch()
+        status = SourceStatus(
+            state=state,
+            detail=detail,
+            at_us=time.time_ns() // 1000,
+            retry_in_ms=round(retry_in_s * 1000),
+            num_kept=self.num_kept,
+        )
+        if self._send(
+            FrameRecord(stream_id=self.stream_id, epoch=self.epoch or 0, status=status), [], lambda: None
+        ):
+            self._told = (state, detail)
+
+    def write_end(self) -> None:
+        """After the status ENDED has been acknowledged: the file is never read again."""
+        end = FileEnd(stream_id=self.stream_id, stream_version=self._version)
+        self._write_control(end_key(self.stream_id), ControlRecord(end=end))
+
+    def drain(self, timeout_s: float) -> bool:
+        """Whether everything written so far is in Kafka, nothing of this epoch having failed."""
+        with self._acknowledged:
+            return (
+                self._acknowledged.wait_for(lambda: self._in_flight == 0, timeout_s) and self._num_failed == 0
+            )
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether Kafka has not taken something of this epoch."""
+        with self._acknowledged:
+            return self._num_failed > 0
+
+    def _send(
+        self, record: FrameRecord, headers: list[tuple[str, bytes]], on_taken: Callable[[], None]
+    ) -> bool:
+        with self._acknowledged:
+            self._in_flight += 1
+        try:
+            sent = self._log.producer.send(
+                self._log.topic,
+                key=self.stream_id.encode(),
+                value=record.SerializeToString(),
+                partition=self.partition,
+                headers=headers,
+            )
+        except KafkaTimeoutError:
+            self._on_done(record, failed=True)
+            return False
+        sent.add_callback(lambda _: on_taken())
+        sent.add_callback(lambda _: self._on_done(record, failed=False))
+        sent.add_errback(lambda _: self._on_done(record, failed=True))
+        return True
+
+    def _on_done(self, record: FrameRecord, failed: bool) -> None:
+        if failed and record.HasField("frames"):
+            self._count_dropped("kafka")
+        with self._acknowledged:
+            self._in_flight -= 1
+            self._num_failed += failed
+            if failed and record.HasField("status"):
+                self._told = (SOURCE_STATE_UNSPECIFIED, "")  # it was not: the next time is news again
+            self._acknowledged.notify_all()
+
+    def _count_dropped(self, reason: str) -> None:
+        self._log.telemetry.count(Metrics.FRAMES_DROPPED, reason=reason)
+
+    def _write_control(self, key: bytes, record: ControlRecord) -> int:
+        while True:
+            try:
+                return self._log.control.write(key, record)
+            except Unavailable:
+                if self._stopping.wait(_RETRY_S):
+                    raise

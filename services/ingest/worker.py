@@ -1,0 +1,185 @@
+"""An ingest worker: the streams of the partitions it is assigned, no more and no less."""
+
+import logging
+import os
+import random
+import socket
+import threading
+import time
+from typing import Protocol
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+
+from models.vlm.frame_size import FrameBudget
+from services.ingest.frame_log import OVERHEAD_BYTES, FrameLog
+from services.ingest.stream_runner import StreamRunner
+from services.shared.control_log import AddedStream, ControlReader, ControlView
+from services.shared.errors import InvalidInput
+from services.shared.kafka import member
+from services.shared.settings import Settings
+from services.shared.telemetry import Metrics, Telemetry
+from services.shared.topics import MAX_RECORD_BYTES, Topics, partition_of
+from streamo.v1.frame_pb2 import SOURCE_STATE_DISCONNECTED
+
+_LOG = logging.getLogger(__name__)
+GROUP = "ingest"
+_SESSION_TIMEOUT_S = 10.0
+_MAX_POLL_INTERVAL_S = 60.0
+_POLL_MS = 200
+# Until the cameras of streams that are no longer ours have been left; the group waits for it.
+_STOP_TIMEOUT_S = 3.0
+
+
+class Stop(Protocol):
+    def is_set(self) -> bool: ...
+
+
+class Worker:
+    """Runs until told to stop.
+
+    Any error that is not a source's ends it: another worker takes over its partitions.
+    """
+
+    def __init__(self, settings: Settings, telemetry: Telemetry, rng: random.Random | None = None) -> None:
+        self._settings = settings
+        self._budget = frame_budget(settings)
+        self._rng = rng or random.Random()
+        self._topic = Topics.of(settings.kafka).frames
+        self._log = FrameLog(settings.kafka, f"{socket.gethostname()}-{os.getpid()}", telemetry)
+        self._control = ControlReader(settings.kafka, on_unreadable=_on_unreadable)
+        self._runners: dict[str, StreamRunner] = {}
+        self._turned_away: set[tuple[str, int]] = set()
+        telemetry.gauge(Metrics.STREAMS_RUNNING, lambda: len(self._runners))
+
+    def run(self, stop: Stop) -> None:
+        """Blocks. What happened to a stream's thread is raised here."""
+        self._control.start()
+        ownership = _Ownership(self)
+        consumer = member(
+            self._settings.kafka, GROUP, self._topic, ownership, _SESSION_TIMEOUT_S, _MAX_POLL_INTERVAL_S
+        )
+        ownership.consumer = consumer
+        try:
+            while not stop.is_set():
+                consumer.poll(timeout_ms=_POLL_MS)
+                self._run_streams_of(_partitions(consumer), self._control.view)
+        finally:
+            self._close(consumer)
+
+    def leave(self, partitions: set[int]) -> None:
+        """Ends the streams of these partitions, in bounded time."""
+        self._end([stream_id for stream_id in self._runners if self._partition(stream_id) in partitions])
+
+    def _run_streams_of(self, partitions: set[int], view: ControlView) -> None:
+        wanted = {
+            stream_id: added
+            for stream_id, added in view.streams.items()
+            if self._partition(stream_id) in partitions and not view.is_ended(stream_id)
+        }
+        self._end([i for i, runner in self._runners.items() if wanted.get(i) != runner.added])
+        for runner in self._runners.values():
+            if runner.failure is not None:
+                raise runner.failure
+        for stream_id, added in sorted(wanted.items(), key=lambda item: item[1].version):
+            if stream_id not in self._runners:
+                self._begin(added, view)
+
+    def _begin(self, added: AddedStream, view: ControlView) -> None:
+        stream_id = added.stream.stream_id
+        if len(self._runners) >= self._settings.ingest.max_streams:
+            self._turn_away(added)
+            return
+        _LOG.info("stream %s: begins", stream_id)
+        # Only an epoch later than the stream's record is its own.
+        was_begun = view.epochs.get(stream_id, -1) > added.version
+        runner = StreamRunner(
+            added,
+            was_begun,
+            self._log,
+            self._settings.ingest,
+            self._budget,
+            random.Random(self._rng.getrandbits(64)),
+        )
+        self._runners[stream_id] = runner
+        runner.start()
+
+    def _turn_away(self, added: AddedStream) -> None:
+        """Told once a stream: it starts as soon as there is room, here or at another worker."""
+        name = (added.stream.stream_id, added.version)
+        if name in self._turned_away:
+            return
+        self._turned_away.add(name)
+        limit = self._settings.ingest.max_streams
+        detail = f"not opened: this worker already runs ingest.max_streams = {limit} streams; add a worker"
+        _LOG.warning("stream %s: %s", name[0], detail)
+        stopping = threading.Event()
+        stopping.set()  # tries once
+        self._log.of(added, stopping).write_status(SOURCE_STATE_DISCONNECTED, detail, 0.0)
+
+    def _end(self, stream_ids: list[str]) -> None:
+        runners = [self._runners.pop(stream_id) for stream_id in stream_ids]
+        for runner in runners:
+            _LOG.info("stream %s: is left", runner.added.stream.stream_id)
+            runner.stop_soon()
+        deadline_s = time.monotonic() + _STOP_TIMEOUT_S
+        for runner in runners:
+            if not runner.join(max(0.05, deadline_s - time.monotonic())):
+                _LOG.warning("stream %s: its thread still waits for Kafka", runner.added.stream.stream_id)
+
+    def _partition(self, stream_id: str) -> int:
+        return partition_of(stream_id, self._settings.kafka.partitions)
+
+    def _close(self, consumer: KafkaConsumer) -> None:
+        self._end(list(self._runners))
+        consumer.close(timeout_ms=2000)
+        self._log.close(timeout_s=2.0)
+        self._control.stop(timeout_s=1.0)
+
+
+class _Ownership(ConsumerRebalanceListener):
+    """Called within `poll`."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self.consumer: KafkaConsumer | None = None
+
+    def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
+        """The loop looks at the whole assignment after each poll; here it is only kept from being fetched."""
+        assert self.consumer is not None
+        self.consumer.pause(*assigned)
+        for partition in assigned:
+            # Without a position the client would look for a committed one, of which there is none.
+            self.consumer.seek(partition, 0)
+
+    def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
+        self._worker.leave({partition.partition for partition in revoked})
+
+    def on_partitions_lost(self, lost: list[TopicPartition]) -> None:
+        self._worker.leave({partition.partition for partition in lost})
+
+
+def frame_budget(settings: Settings) -> FrameBudget:
+    """The size of frames that the model wants.
+
+    Raises InvalidInput where it is not there, or too large for a record.
+    """
+    try:
+        budget = FrameBudget.load(settings.model.path)
+    except (OSError, ValueError) as error:
+        raise InvalidInput(
+            f"model.path: no frame size can be read from {settings.model.path}: {error}"
+        ) from error
+    if settings.ingest.pixel_format == "rgb24" and budget.max_pixels * 3 > MAX_RECORD_BYTES - OVERHEAD_BYTES:
+        raise InvalidInput(
+            f"ingest.pixel_format: raw frames of {budget.max_pixels} pixels do not fit a Kafka record of "
+            f"{MAX_RECORD_BYTES} bytes; set it to jpeg, or lower max_pixels in preprocessor_config.json"
+        )
+    return budget
+
+
+def _partitions(consumer: KafkaConsumer) -> set[int]:
+    return {partition.partition for partition in consumer.assignment()}
+
+
+def _on_unreadable(offset: int, reason: str) -> None:
+    _LOG.error("control record %d is passed over: %s", offset, reason)
