@@ -39,7 +39,7 @@ class CameraServer:
         self.process.stop()
 
     def _told(self) -> bool:
-        """All lines come in one go, after the server listens; a line that is only half there does not end in a newline."""
+        """Every line is written once the server listens; one that is only half there has no newline yet."""
         lines = self.process.log_path.read_text().split("\n")[:-1]
         told = [json.loads(line) for line in lines if line.startswith("{")]
         self.cameras = [

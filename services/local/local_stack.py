@@ -20,12 +20,10 @@ from services.local.process_record import ProcessRecord
 from services.local.ray_cluster import RayCluster
 from services.local.redis_server import RedisServer
 from services.local.service_process import ServiceProcess
-from services.local.stack_file import StackFile, StackState
+from services.local.stack_file import DIRECTORY, StackFile, StackState
 from services.shared.errors import AlreadyExists, ServiceError, Unavailable
 from services.shared.settings import GatewaySettings, KafkaSettings, RedisSettings, Settings
 from services.shared.topics import Topics
-
-DIRECTORY = Path(".streamo")
 
 
 class Part(Protocol):

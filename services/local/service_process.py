@@ -25,9 +25,9 @@ class ServiceProcess:
     """One process, in a session of its own, with its output in `log_path`.
 
     `start` and `stop` block and may be called again and again; `stop` may come from another thread while `start`
-    waits, which then raises Unavailable. A `command` that is a function is asked at each start. With `restart` a process that ends
-    on its own is started again after a back-off. `on_start` is called with each new process's record, in the
-    thread that started it.
+    waits, which then raises Unavailable. A `command` that is a function is asked at each start. With `restart` a
+    process that ends on its own is started again after a back-off. `on_start` is called with each new process's
+    record, in the thread that started it.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ServiceProcess:
         return self.pid is not None
 
     def start(self) -> None:
-        """Returns once the process is ready. Raises Unavailable, with the end of its log, where it does not get there."""
+        """Returns once the process is ready. Raises Unavailable, with the end of its log, where it never is."""
         if self.is_running:
             return
         self._join_supervisor()

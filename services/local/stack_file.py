@@ -2,13 +2,14 @@
 
 import json
 import os
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import psutil
 
 from services.local.process_record import ProcessRecord, kill_all, tree_of
+
+DIRECTORY = Path(".streamo")
 
 _TERM_TIMEOUT_S = 60.0
 _LEFTOVER_TERM_TIMEOUT_S = 5.0
@@ -85,13 +86,3 @@ class StackFile:
         kill_all(process for process in [*alive, *trees] if process.is_running())
         self.remove()
         return ended + list(left)
-
-    def wait_until_ready(self, timeout_s: float) -> StackState:
-        """Raises TimeoutError. A failure is in the answer's `failure`."""
-        deadline_s = time.monotonic() + timeout_s
-        while time.monotonic() < deadline_s:
-            state = self.read()
-            if state is not None and (state.state == "ready" or state.failure or not state.is_alive):
-                return state
-            time.sleep(0.1)
-        raise TimeoutError(f"the stack was not ready within {timeout_s:g} s")

@@ -1,0 +1,50 @@
+"""The `streamo` command."""
+
+import sys
+
+import typer
+
+from services.cli import stream_commands, watch_commands
+from services.cli.client import ClientError
+from services.cli.event_commands import ask, tail
+from services.cli.stack_commands import doctor, down, simulate, status, up
+from services.shared.errors import ServiceError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="""Standing instructions on many cameras, answered frame by frame.
+
+    A stream is a video source, a watch is what you want to know about it, an event is what you are told.
+
+    First steps: `streamo doctor`, then `streamo up`, then `streamo stream add --help`.
+    """,
+)
+app.command()(up)
+app.command()(down)
+app.command()(status)
+app.command()(doctor)
+app.add_typer(stream_commands.app, name="stream")
+app.add_typer(watch_commands.app, name="watch")
+app.command()(ask)
+app.command()(tail)
+app.command()(simulate)
+
+
+def main() -> None:
+    """Ends with 0, with 1 and one line where something could not be done, with 2 for a command that makes no sense."""
+    try:
+        app()
+    except (ServiceError, ClientError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output is gone: `streamo tail | head`
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""`streamo watch ...`: the standing instructions."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from services.cli.gateway_target import open_client
+from services.cli.options import Directory, Gateway, TaskName
+from services.local.stack_file import DIRECTORY
+from streamo.v1.task_pb2 import Task
+
+app = typer.Typer(
+    no_args_is_help=True, help="Add, remove and list watches: standing instructions on a stream."
+)
+
+
+@app.command()
+def add(
+    stream_id: Annotated[str, typer.Argument(help="The stream to watch.")],
+    watch_id: Annotated[str, typer.Argument(help="Your name for it: up to 64 of a-z 0-9 . _ -")],
+    instruction: Annotated[str, typer.Argument(help="What to look for, in plain words.")],
+    task: Annotated[TaskName, typer.Option(help="What kind of answer; see below.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put it in the place of a watch of this name.")
+    ] = False,
+    gateway: Gateway = "",
+    directory: Directory = DIRECTORY,
+) -> None:
+    """Give a stream a standing instruction. It is looked at with every frame from now on.
+
+    The task says what comes out: narration, a sentence whenever something visibly changes; action, one caption for
+    each finished action; event, one for each finished event; grounding, the time span of what you name; qa, an answer,
+    and a new one whenever it changes.
+
+    Examples:
+
+        streamo watch add gate cars "Tell me when a car arrives." --task event
+
+        streamo watch add lobby people "How many people are there?" --task qa
+    """
+    with open_client(gateway, directory) as client:
+        watch = client.add_watch(stream_id, watch_id, task.value_in_protocol, instruction, replace)
+    print(f"Watch {watch_id} on {stream_id} is added (version {watch.version}).")
+
+
+@app.command()
+def remove(
+    stream_id: Annotated[str, typer.Argument(help="Its stream.")],
+    watch_id: Annotated[str, typer.Argument(help="The watch to remove.")],
+    gateway: Gateway = "",
+    directory: Directory = DIRECTORY,
+) -> None:
+    """Remove a watch. What is still under way is taken back with a RETRACT."""
+    with open_client(gateway, directory) as client:
+        client.remove_watch(stream_id, watch_id)
+    print(f"Watch {watch_id} on {stream_id} is removed.")
+
+
+@app.command("list")
+def list_watches(
+    stream_id: Annotated[str, typer.Argument(help="Only those of this stream.")] = "",
+    gateway: Gateway = "",
+    directory: Directory = DIRECTORY,
+) -> None:
+    """List the watches."""
+    with open_client(gateway, directory) as client:
+        watches = client.list_watches(stream_id)
+    if not watches:
+        print("No watches yet. Add one: streamo watch add --help")
+        return
+    table = Table("stream", "watch", "task", "instruction", "version", box=None, pad_edge=False)
+    for watch in sorted(watches, key=lambda one: (one.stream_id, one.watch_id)):
+        task = Task.Name(watch.task).removeprefix("TASK_").lower()
+        table.add_row(watch.stream_id, watch.watch_id, task, watch.instruction, str(watch.version))
+    Console().print(table)
