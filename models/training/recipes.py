@@ -49,7 +49,7 @@ def tiny() -> ScratchRecipe:
         ),
         budget=FrameBudget(min_pixels=28 * 28, max_pixels=112 * 84),
         vocab_size=1024,
-        max_steps=1150,
+        max_steps=1000,
     )
 
 
