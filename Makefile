@@ -1,0 +1,108 @@
+# Everything runs from here. `make` alone lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+UV := .cache/uv/bin/uv
+PROTOS := $(wildcard protos/streamo/v1/*.proto)
+PROTOC := -m grpc_tools.protoc -Iprotos
+
+# Torch gains nothing from more threads here, and loses much where processes outnumber cores.
+export OMP_NUM_THREADS := 1
+
+# Options of `make demo`, passed on to `streamo demo`.
+DURATION ?=
+SOURCE ?=
+ASK ?=
+TASK ?=
+SUMMARY ?=
+option = $(if $(2),--$(1) '$(subst ','\'',$(2))')
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(READY) ## Make .venv with everything, every package checked against its hash (once; PYTHON=python3.12 chooses)
+
+# The downloads are the only step that needs the internet.
+$(READY): requirements.lock infra/uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
+	  echo "make: $(PYTHON) is not Python 3.11, 3.12 or 3.13. Name one that is: make setup PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
+	@if ! test -x $(UV) || test infra/uv.lock -nt .cache/uv/.ready; then \
+	  echo "Fetching uv, the installer ..."; \
+	  $(PYTHON) -m venv --clear .cache/uv || { \
+	    echo "make: $(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
+	  .cache/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r infra/uv.lock || { \
+	    echo "make: uv could not be fetched. Is there a connection to the package index?" >&2; exit 1; }; \
+	  touch .cache/uv/.ready; \
+	fi
+	@echo "Installing what requirements.lock pins (about 6 GB with torch; minutes the first time) ..."
+	@index="$$(.cache/uv/bin/python -m pip config get global.index-url 2>/dev/null || true)"; \
+	if test -n "$$index"; then export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; fi; \
+	if test -n "$${PIP_CERT:-}"; then export SSL_CERT_FILE="$${SSL_CERT_FILE:-$$PIP_CERT}"; fi; \
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock || { \
+	  echo "make: the packages could not be installed. Without internet this works only where uv's cache holds them." >&2; exit 1; }; \
+	$(UV) pip install --quiet --offline --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: demo
+demo: $(READY) ## Simulated cameras to events, live (DURATION=s, SOURCE=video, ASK='text', TASK=event, SUMMARY=file)
+	@$(BIN)/streamo demo $(call option,duration,$(DURATION)) $(call option,source,$(SOURCE)) \
+	  $(call option,ask,$(ASK)) $(call option,task,$(TASK)) $(call option,summary,$(SUMMARY))
+
+.PHONY: up
+up: $(READY) ## Start the local stack and leave it running
+	@$(BIN)/streamo up --detach
+
+.PHONY: down
+down: $(READY) ## Stop the local stack
+	@$(BIN)/streamo down
+
+.PHONY: test
+test: lint ## Lint, then all tests: unit, architecture, integration, end to end
+	@$(BIN)/python -m pytest
+
+.PHONY: test-unit
+test-unit: $(READY) ## The tests that start nothing
+	@$(BIN)/python -m pytest tests/unit tests/architecture
+
+.PHONY: lint
+lint: $(READY) protos-clean ## Style, types, import contracts, generated code
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+.PHONY: protos
+protos: $(READY) ## Generate code from protos/
+	@$(BIN)/python $(PROTOC) --python_out=protos --pyi_out=protos --grpc_python_out=protos $(PROTOS)
+
+.PHONY: protos-clean
+protos-clean: $(READY) ## Fail where generated code is not what protos/ makes
+	@rm -rf build/protos && mkdir -p build/protos
+	@$(BIN)/python $(PROTOC) --python_out=build/protos --pyi_out=build/protos --grpc_python_out=build/protos $(PROTOS)
+	@diff -r -x '*.proto' -x '__init__.py' -x '__pycache__' build/protos/streamo/v1 protos/streamo/v1 || { \
+	  echo "make: the generated code is stale: make protos" >&2; exit 1; }
+
+.PHONY: lock
+lock: $(READY) ## Resolve dependencies anew into requirements.lock, and Kafka's jars into theirs
+	@$(UV) pip compile pyproject.toml --extra local --extra training --extra dev --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet --upgrade --output-file requirements.lock
+	@$(BIN)/python -m services.local.kafka_jars
+
+.PHONY: train-tiny
+train-tiny: $(READY) ## Train the embedded model from scratch on simulated scenes (an hour or so on two cores)
+	@$(BIN)/python -m models.training --recipe tiny --output runs/tiny --resume
+	@$(BIN)/python -m models.training --output runs/tiny --export-to runs/tiny/model
+
+.PHONY: clean
+clean: ## Remove what was built or recorded here: .streamo, build, caches; not .venv
+	@if test -x $(BIN)/streamo; then $(BIN)/streamo down; fi
+	@rm -rf .streamo build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
