@@ -64,4 +64,6 @@ def _same(told: Slots | None, gold: Slots, tolerance_ms: int) -> bool:
         return False
     if told.start_ms is None or told.end_ms is None or gold.start_ms is None or gold.end_ms is None:
         return told == gold
-    return abs(told.start_ms - gold.start_ms) <= tolerance_ms and abs(told.end_ms - gold.end_ms) <= tolerance_ms
+    return (
+        abs(told.start_ms - gold.start_ms) <= tolerance_ms and abs(told.end_ms - gold.end_ms) <= tolerance_ms
+    )

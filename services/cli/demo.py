@@ -113,12 +113,16 @@ class Demo:
             scores = self._scores(cameras, streams, kept, decided)
             # One more export of the services' metrics holds what was decided last.
             time.sleep(_METRIC_PERIOD_S + 0.5)
-            return DemoSummary.of(statuses, [one.event for one in self._received], self._latencies(), histograms, scores)
+            return DemoSummary.of(
+                statuses, [one.event for one in self._received], self._latencies(), histograms, scores
+            )
 
     def _clear_directory(self) -> None:
         state = StackFile(self._directory).read()
         if state is not None and state.is_alive:
-            raise AlreadyExists(f"a demo already runs in {self._directory}; end it first (Ctrl-C in its window)")
+            raise AlreadyExists(
+                f"a demo already runs in {self._directory}; end it first (Ctrl-C in its window)"
+            )
         if state is not None:
             StackFile(self._directory).end_stack()
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -131,10 +135,14 @@ class Demo:
         return {camera.name: camera for camera in server.cameras}
 
     def _add_all(self, client: Client, cameras: dict[str, SimulatedCamera]) -> dict[str, Stream]:
-        urls = {"video": self._source} if self._source else {name: camera.url for name, camera in cameras.items()}
+        urls = (
+            {"video": self._source}
+            if self._source
+            else {name: camera.url for name, camera in cameras.items()}
+        )
         streams = {name: client.add_stream(name, url) for name, url in urls.items()}
         for watch in self._watches:
-            client.add_watch(watch.stream_id, watch.watch_id, watch.task, watch.instruction)
+            client.add_watch(watch.stream_id, watch.watch_id, task_value(watch.task), watch.instruction)
         return streams
 
     def _follow(self, client: Client) -> None:
@@ -178,7 +186,9 @@ class Demo:
         deadline_s = time.monotonic() + _DRAIN_S
         while time.monotonic() < deadline_s and not self._ended.is_set():
             decided = {status.stream.stream_id: status.media_time_ms for status in client.list_streams()}
-            if all(decided.get(name, 0) >= (now_us - one.added_at_us) / 1000 for name, one in streams.items()):
+            if all(
+                decided.get(name, 0) >= (now_us - one.added_at_us) / 1000 for name, one in streams.items()
+            ):
                 return
             time.sleep(0.2)
 
@@ -201,9 +211,13 @@ class Demo:
             camera = cameras[watch.stream_id]
             # Scene time is counted from the camera's start, media time from when the stream was added.
             ahead_ms = (streams[watch.stream_id].added_at_us - camera.started_at_us) // 1000
-            scene = EndlessScene(camera.seed or 0, "demo").script(last_ms + ahead_ms + 1000).shifted(-ahead_ms)
+            scene = (
+                EndlessScene(camera.seed or 0, "demo").script(last_ms + ahead_ms + 1000).shifted(-ahead_ms)
+            )
             golds = gold_events(scene, times_ms, find_query(watch.task, watch.instruction))
-            tolds = [Told(event.frame.media_time_ms, event.text) for event in mine if event.kind in _TOLD_KINDS]
+            tolds = [
+                Told(event.frame.media_time_ms, event.text) for event in mine if event.kind in _TOLD_KINDS
+            ]
             score = score_tellings(watch.task, golds, tolds)
             scores[watch.task] = scores.get(watch.task, TellingScore()) + score
         return scores
@@ -223,5 +237,5 @@ def _settings(histograms: HistogramReceiver) -> Settings:
     return settings.model_copy(update={"telemetry": telemetry})
 
 
-def task_names() -> list[str]:
-    return [name.removeprefix("TASK_").lower() for name in Task.keys() if name != "TASK_UNSPECIFIED"]
+def task_value(name: str) -> int:
+    return Task.Value(f"TASK_{name.upper()}")

@@ -59,7 +59,11 @@ class DemoSummary:
     ) -> "DemoSummary":
         counters = [status.counters for status in statuses]
         decision = histograms.quantiles(Metrics.DECISION_MS[0], _SHARES)
-        told = [float(quantile) for quantile in np.quantile(event_latencies_ms, _SHARES)] if event_latencies_ms else None
+        told = (
+            [float(quantile) for quantile in np.quantile(event_latencies_ms, _SHARES)]
+            if event_latencies_ms
+            else None
+        )
         return cls(
             frames_seen=sum(one.frames_seen for one in counters),
             frames_kept=sum(one.frames_kept for one in counters),
@@ -69,7 +73,8 @@ class DemoSummary:
             decision=Latency(histograms.count(Metrics.DECISION_MS[0]), *decision) if decision else None,
             event=Latency(len(event_latencies_ms), *told) if told else None,
             scores={
-                task: TaskScore(score.num_gold, score.num_right, score.num_false) for task, score in scores.items()
+                task: TaskScore(score.num_gold, score.num_right, score.num_false)
+                for task, score in scores.items()
             },
         )
 
@@ -77,7 +82,9 @@ class DemoSummary:
     def total(self) -> TaskScore:
         parts = self.scores.values()
         return TaskScore(
-            sum(one.scripted for one in parts), sum(one.told for one in parts), sum(one.false for one in parts)
+            sum(one.scripted for one in parts),
+            sum(one.told for one in parts),
+            sum(one.false for one in parts),
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -106,7 +113,7 @@ class DemoSummary:
             self._print_scores(console)
 
     def _print_events(self, console: Console) -> None:
-        kinds = [name.removeprefix("EVENT_KIND_") for name in EventKind.keys() if name != "EVENT_KIND_UNSPECIFIED"]
+        kinds = [_phase(kind) for kind in EventKind.values()[1:]]
         kinds = [kind for kind in kinds if any(kind in counts for counts in self.events.values())]
         table = Table("Events", *kinds)
         for task, counts in self.events.items():
@@ -125,5 +132,9 @@ def _counted(events: Sequence[Event]) -> dict[str, dict[str, int]]:
     counted: dict[str, Counter[str]] = {}
     for event in events:
         task = Task.Name(event.task).removeprefix("TASK_").lower() if event.task else "stream"
-        counted.setdefault(task, Counter())[EventKind.Name(event.kind).removeprefix("EVENT_KIND_")] += 1
+        counted.setdefault(task, Counter())[_phase(event.kind)] += 1
     return {task: dict(counts) for task, counts in counted.items()}
+
+
+def _phase(kind: int) -> str:
+    return EventKind.Name(kind).removeprefix("EVENT_KIND_")

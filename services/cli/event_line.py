@@ -51,13 +51,15 @@ def _what(event: Event, kind: str) -> str:
     if event.text:
         parts.append(event.text)
     if kind in ("CLOSE", "RETRACT") and event.HasField("span"):
-        parts.append(f"[{media_time_text(event.span.start_ms)} – {media_time_text(event.span.end_ms)}]")
+        parts.append(f"[{media_time_text(event.span.start_ms)} to {media_time_text(event.span.end_ms)}]")
     if kind == "SOURCE":
-        parts.append(SourceState.Name(event.source_state).removeprefix("SOURCE_STATE_").lower().replace("_", " "))
+        parts.append(
+            SourceState.Name(event.source_state).removeprefix("SOURCE_STATE_").lower().replace("_", " ")
+        )
     if event.reason:
         parts.append(f"({Reason.Name(event.reason).removeprefix('REASON_').lower().replace('_', ' ')})")
     if kind == "GAP":
-        span = f"{media_time_text(event.gap.from_ms)} – {media_time_text(event.gap.to_ms)}"
+        span = f"{media_time_text(event.gap.from_ms)} to {media_time_text(event.gap.to_ms)}"
         parts.append(f"{event.gap.num_frames} frames not decided, {span}")
     if event.detail:
         parts.append(event.detail)

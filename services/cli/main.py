@@ -6,6 +6,7 @@ import typer
 
 from services.cli import stream_commands, watch_commands
 from services.cli.client import ClientError
+from services.cli.demo_command import demo
 from services.cli.event_commands import ask, tail
 from services.cli.stack_commands import doctor, down, simulate, status, up
 from services.shared.errors import ServiceError
@@ -18,9 +19,10 @@ app = typer.Typer(
 
     A stream is a video source, a watch is what you want to know about it, an event is what you are told.
 
-    First steps: `streamo doctor`, then `streamo up`, then `streamo stream add --help`.
+    First steps: `streamo demo`, `streamo doctor`, then `streamo up`, then `streamo stream add --help`.
     """,
 )
+app.command()(demo)
 app.command()(up)
 app.command()(down)
 app.command()(status)

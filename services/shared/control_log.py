@@ -75,7 +75,8 @@ class ControlView:
         view = replace(self, next_offset=offset + 1)
         match kind:
             case "stream":
-                return replace(view, streams=_with(self.streams, name, record and AddedStream(record.stream, offset)))
+                added = None if record is None else AddedStream(record.stream, offset)
+                return replace(view, streams=_with(self.streams, name, added))
             case "watch":
                 stream_id, _, watch_id = name.partition("/")
                 watch = None
@@ -85,9 +86,11 @@ class ControlView:
                     watch.version = offset
                 return replace(view, watches=_with(self.watches, (stream_id, watch_id), watch))
             case "epoch":
-                return replace(view, epochs=_with(self.epochs, name, None if record is None else offset))
+                epoch = None if record is None else offset
+                return replace(view, epochs=_with(self.epochs, name, epoch))
             case "end":
-                return replace(view, ended=_with(self.ended, name, record and record.end.stream_version))
+                ended = None if record is None else record.end.stream_version
+                return replace(view, ended=_with(self.ended, name, ended))
         raise ValueError(f"control record {offset} has the unknown key {key!r}")
 
 
@@ -135,7 +138,9 @@ class ControlReader:
             )
         self._check()
         if not reached:
-            raise TimedOut(f"control was read to {self._view.next_offset}, not to {next_offset}, in {timeout_s:g} s")
+            raise TimedOut(
+                f"control was read to {self._view.next_offset}, not to {next_offset}, in {timeout_s:g} s"
+            )
         return self._view
 
     def stop(self, timeout_s: float = 5.0) -> None:
@@ -193,7 +198,9 @@ class ControlWriter:
             sent = self._producer.send(self._topic, key=key, value=value, partition=0)
             return int(sent.get(timeout=self._timeout_s).offset)
         except Exception as error:
-            raise Unavailable(f"Kafka did not take the change within {self._timeout_s:g} s: {error}") from error
+            raise Unavailable(
+                f"Kafka did not take the change within {self._timeout_s:g} s: {error}"
+            ) from error
 
     def close(self) -> None:
         self._producer.close(timeout=self._timeout_s)

@@ -76,7 +76,9 @@ def producer(settings: KafkaSettings, transactional_id: str | None = None) -> Ka
 
 def cluster_id(settings: KafkaSettings) -> str:
     """The id of the cluster. Raises Unavailable where it does not answer."""
-    admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap_servers, request_timeout_ms=_REQUEST_TIMEOUT_MS)
+    admin = KafkaAdminClient(
+        bootstrap_servers=settings.bootstrap_servers, request_timeout_ms=_REQUEST_TIMEOUT_MS
+    )
     try:
         found = admin.describe_cluster().get("cluster_id")
     finally:

@@ -120,7 +120,11 @@ class GatewaySettings(Section):
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter=DELIMITER, extra="forbid", frozen=True, nested_model_default_partial_update=True
+        env_prefix=PREFIX,
+        env_nested_delimiter=DELIMITER,
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
     )
 
     kafka: KafkaSettings = KafkaSettings()
@@ -137,7 +141,9 @@ class Settings(BaseSettings):
         """Reads the environment. Raises InvalidInput naming the variable and what is wrong with it."""
         unknown = sorted(set(_settings_in(os.environ)) - set(cls.variables()))
         if unknown:
-            raise InvalidInput(f"unknown setting {unknown[0]}; the settings are: {', '.join(cls.variables())}")
+            raise InvalidInput(
+                f"unknown setting {unknown[0]}; the settings are: {', '.join(cls.variables())}"
+            )
         try:
             return cls()
         except ValidationError as error:

@@ -54,7 +54,11 @@ class Metrics:
 
     FRAMES_SEEN = ("streamo.ingest.frames_seen", "{frame}", "Frames decoded")
     FRAMES_KEPT = ("streamo.ingest.frames_kept", "{frame}", "Frames that the sampler kept")
-    FRAMES_DROPPED = ("streamo.ingest.frames_dropped", "{frame}", "Kept frames that could not be handed on, by reason")
+    FRAMES_DROPPED = (
+        "streamo.ingest.frames_dropped",
+        "{frame}",
+        "Kept frames that could not be handed on, by reason",
+    )
     RECONNECTS = ("streamo.ingest.reconnects", "{attempt}", "Openings of a source after the first, by reason")
     CAPTURE_MS = ("streamo.ingest.capture_ms", "ms", "Decoded picture to acknowledged record")
     ENCODE_BATCH_FRAMES = ("streamo.encoder.batch_frames", "{frame}", "Frames encoded together")
@@ -106,7 +110,9 @@ class Telemetry:
             exporter = OTLPMetricExporter(endpoint=settings.otlp_endpoint, insecure=insecure)
             metric_reader = PeriodicExportingMetricReader(exporter, settings.metric_period_s * 1000)
             by_ms = View(
-                instrument_unit="ms", instrument_name="*", aggregation=ExplicitBucketHistogramAggregation(_BUCKETS_MS)
+                instrument_unit="ms",
+                instrument_name="*",
+                aggregation=ExplicitBucketHistogramAggregation(_BUCKETS_MS),
             )
             meter_provider = MeterProvider([metric_reader], resource, views=[by_ms])
             self._providers = [tracer_provider, meter_provider]
@@ -152,7 +158,9 @@ class Telemetry:
         Attribute names are given by the keys of `Attributes`, in lower case: `stream_id=...`.
         """
         named = {getattr(Attributes, key.upper()): value for key, value in attributes.items()}
-        span = self.tracer.start_span(name, context=parent, kind=kind, attributes=named, start_time=start_us * 1000)
+        span = self.tracer.start_span(
+            name, context=parent, kind=kind, attributes=named, start_time=start_us * 1000
+        )
         span.end(end_time=end_us * 1000)
         return trace.set_span_in_context(span, parent)
 

@@ -33,11 +33,15 @@ class Topics:
 
     @classmethod
     def of(cls, settings: KafkaSettings) -> "Topics":
-        return cls(*(settings.prefix + name for name in ("frames", "events", "state", "control", "quarantine")))
+        return cls(
+            *(settings.prefix + name for name in ("frames", "events", "state", "control", "quarantine"))
+        )
 
     def create(self, settings: KafkaSettings) -> None:
         """Makes the topics that are missing. Raises InvalidInput where an existing one has another partition count."""
-        admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap_servers, request_timeout_ms=_ADMIN_TIMEOUT_MS)
+        admin = KafkaAdminClient(
+            bootstrap_servers=settings.bootstrap_servers, request_timeout_ms=_ADMIN_TIMEOUT_MS
+        )
         try:
             existing = set(admin.list_topics())
             for topic in self._specifications(settings):
@@ -46,7 +50,10 @@ class Topics:
                         admin.create_topics([topic], timeout_ms=_ADMIN_TIMEOUT_MS)
                     except TopicAlreadyExistsError:
                         pass  # another service was faster
-            admin.wait_for_topics([self.frames, self.events, self.state, self.control, self.quarantine], timeout_ms=_ADMIN_TIMEOUT_MS)
+            admin.wait_for_topics(
+                [self.frames, self.events, self.state, self.control, self.quarantine],
+                timeout_ms=_ADMIN_TIMEOUT_MS,
+            )
             described = admin.describe_topics([self.frames, self.events, self.state, self.control])
         finally:
             admin.close()
@@ -71,7 +78,11 @@ class Topics:
         frames_retention_ms = str(settings.frames_retention_s * 1000)
         events_retention_ms = str(settings.events_retention_s * 1000)
         return [
-            topic(self.frames, settings.partitions, **{"retention.ms": frames_retention_ms, "segment.bytes": str(256 * 1024 * 1024)}),
+            topic(
+                self.frames,
+                settings.partitions,
+                **{"retention.ms": frames_retention_ms, "segment.bytes": str(256 * 1024 * 1024)},
+            ),
             topic(self.events, settings.partitions, **{"retention.ms": events_retention_ms}),
             topic(self.state, settings.partitions, **_COMPACTED),
             topic(self.control, 1, **_COMPACTED),

@@ -54,13 +54,18 @@ def test_a_record_that_is_none_of_ours_is_told(key, value):
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(["x", "y", "z"]), st.booleans()), max_size=30),
+    st.lists(
+        st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(["x", "y", "z"]), st.booleans()), max_size=30
+    ),
 )
 def test_compaction_never_changes_what_the_log_says(changes):
     """Reading only the last record of each key, at its old offset, gives the same watches."""
     whole, last = ControlView(), {}
     for offset, (stream_id, watch_id, removed) in enumerate(changes):
-        key, value = watch_key(stream_id, watch_id), None if removed else watch(stream_id, watch_id, str(offset))
+        key, value = (
+            watch_key(stream_id, watch_id),
+            None if removed else watch(stream_id, watch_id, str(offset)),
+        )
         whole = whole.after(key, value, offset)
         last.pop(key, None)
         last[key] = (value, offset)

@@ -18,9 +18,13 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2
 
     def Export(self, request, context):
         if isinstance(request, trace_service_pb2.ExportTraceServiceRequest):
-            self.spans += [span for r in request.resource_spans for scope in r.scope_spans for span in scope.spans]
+            self.spans += [
+                span for r in request.resource_spans for scope in r.scope_spans for span in scope.spans
+            ]
             return trace_service_pb2.ExportTraceServiceResponse()
-        self.metrics += [m for r in request.resource_metrics for scope in r.scope_metrics for m in scope.metrics]
+        self.metrics += [
+            m for r in request.resource_metrics for scope in r.scope_metrics for m in scope.metrics
+        ]
         return metrics_service_pb2.ExportMetricsServiceResponse()
 
 

@@ -1,0 +1,72 @@
+"""`streamo demo`."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from services.cli.demo import Demo
+from services.cli.options import TaskName
+from services.local.stack_file import DIRECTORY
+from services.shared.errors import InvalidInput
+
+
+def demo(
+    duration: Annotated[float, typer.Option(min=5, help="Seconds of events.")] = 60.0,
+    source: Annotated[
+        str,
+        typer.Option(
+            metavar="VIDEO", help="A file, rtsp:// or http(s):// of your own instead of the cameras."
+        ),
+    ] = "",
+    ask: Annotated[str, typer.Option(metavar="TEXT", help="What you want to know about it.")] = "",
+    task: Annotated[
+        TaskName | None, typer.Option(help="Else qa for a question, narration for the rest.")
+    ] = None,
+    summary: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the summary as JSON.")] = None,
+) -> None:
+    """Start everything, watch two simulated cameras, print what is told, stop everything, sum up.
+
+    Examples:
+
+        streamo demo
+
+        streamo demo --duration 300 --summary summary.json
+
+        streamo demo --source rtsp://192.0.2.7/stream1 --ask "Tell me when somebody comes to the door." --task event
+    """
+    if not source and (ask or task):
+        raise InvalidInput("--ask and --task are for a video of your own: give it with --source")
+    console = Console()
+    demo = Demo(
+        DIRECTORY / "demo",
+        duration,
+        console,
+        source=_source(source),
+        instruction=ask,
+        task=task.value if task is not None else "",
+    )
+    result = demo.run()
+    result.print_to(console)
+    if summary is not None:
+        summary.parent.mkdir(parents=True, exist_ok=True)
+        written = {
+            "written_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "duration_s": duration,
+            **result.to_dict(),
+        }
+        summary.write_text(json.dumps(written, indent=2) + "\n")
+        console.print(f"Written to {summary}.")
+
+
+def _source(source: str) -> str:
+    """Paths are made whole: ingest runs elsewhere. Raises InvalidInput for a file that is not there."""
+    if not source or "://" in source:
+        return source
+    path = Path(source).expanduser().resolve()
+    if not path.is_file():
+        raise InvalidInput(f"--source {source}: there is no such file")
+    return str(path)

@@ -1,0 +1,106 @@
+"""Session checkpoints in Redis: a cache of what Kafka holds. Losing it costs time, never content."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+import redis
+from google.protobuf.message import DecodeError
+
+from services.shared.settings import RedisSettings
+from streamo.v1.state_pb2 import Checkpoint
+
+log = logging.getLogger(__name__)
+
+_CLOSE_TIMEOUT_S = 2.0
+_BATCH = 64
+
+# what became of a checkpoint: saved, replaced, failed
+Count = Callable[[str, int], None]
+
+
+class CheckpointStore:
+    """Saves in a thread of its own and never blocks its caller. No error leaves it: each is counted by `count`.
+
+    Of a stream only the newest checkpoint waits; an older one that was not written yet is replaced.
+    """
+
+    def __init__(self, settings: RedisSettings, prefix: str, ttl_s: int, count: Count) -> None:
+        self._prefix = prefix
+        self._ttl_s = ttl_s
+        self._count = count
+        self._client = redis.Redis.from_url(
+            settings.url,
+            socket_timeout=settings.timeout_s,
+            socket_connect_timeout=settings.timeout_s,
+            retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
+        )
+        self._waiting: dict[str, Checkpoint] = {}
+        self._changed = threading.Condition()
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
+        self._thread.start()
+
+    def save(self, checkpoints: Iterable[Checkpoint]) -> None:
+        """Returns at once."""
+        with self._changed:
+            for checkpoint in checkpoints:
+                stream_id = checkpoint.state.stream_id
+                if stream_id in self._waiting:
+                    self._count("replaced", 1)
+                self._waiting[stream_id] = checkpoint
+            self._changed.notify_all()
+
+    def load(self, stream_ids: Sequence[str]) -> dict[str, Checkpoint]:
+        """What there is of these streams; nothing where Redis does not answer. The caller checks the stamps.
+
+        Waits at most a few times `redis.timeout_s`.
+        """
+        found: dict[str, Checkpoint] = {}
+        for first in range(0, len(stream_ids), _BATCH):
+            batch = stream_ids[first : first + _BATCH]
+            try:
+                values = self._client.mget([self._key(stream_id) for stream_id in batch])
+            except redis.RedisError as error:
+                log.warning("checkpoints cannot be read: %r", error)
+                self._count("unreadable", len(stream_ids) - first)
+                return found
+            for stream_id, value in zip(batch, values, strict=True):
+                if value is None:
+                    continue
+                try:
+                    found[stream_id] = Checkpoint.FromString(value)
+                except DecodeError:
+                    self._count("unreadable", 1)
+        return found
+
+    def close(self) -> None:
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+        self._thread.join(_CLOSE_TIMEOUT_S)
+        self._client.close()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._waiting) or self._is_closing)
+                if not self._waiting:
+                    return
+                batch, self._waiting = self._waiting, {}
+            self._write(batch)
+
+    def _write(self, batch: dict[str, Checkpoint]) -> None:
+        try:
+            with self._client.pipeline(transaction=False) as pipeline:
+                for stream_id, checkpoint in batch.items():
+                    pipeline.set(self._key(stream_id), checkpoint.SerializeToString(), ex=self._ttl_s)
+                pipeline.execute()
+        except redis.RedisError as error:
+            log.warning("checkpoints cannot be written: %r", error)
+            self._count("failed", len(batch))
+        else:
+            self._count("saved", len(batch))
+
+    def _key(self, stream_id: str) -> str:
+        return f"{self._prefix}checkpoint/{stream_id}"
