@@ -99,7 +99,7 @@ lock: $(READY) ## Resolve dependencies anew into requirements.lock, and Kafka's 
 
 .PHONY: train-tiny
 train-tiny: $(READY) ## Train the embedded model from scratch on simulated scenes (an hour or so on two cores)
-	@$(BIN)/python -m models.training --recipe tiny --output runs/tiny --resume
+	@$(BIN)/python -m models.training --recipe tiny --output runs/tiny $(if $(wildcard runs/tiny/checkpoint-*),--resume)
 	@$(BIN)/python -m models.training --output runs/tiny --export-to runs/tiny/model
 
 .PHONY: clean

@@ -14,6 +14,7 @@ from typing import IO, Protocol, Self
 
 from services.local.camera_server import CameraServer
 from services.local.gateway_health import gateway_serves
+from services.local.group_health import group_has_member
 from services.local.kafka_broker import KafkaBroker
 from services.local.ports import HOST, free_ports, is_free
 from services.local.process_record import ProcessRecord
@@ -71,7 +72,7 @@ class LocalStack(AbstractContextManager["LocalStack"]):
         self.settings = _pointed_here(base, self.broker, self.redis)
         self.model = RayCluster(self.directory / "model", self.settings, restart=True)
         self.gateway = self._service("gateway", lambda: gateway_serves(self.gateway_address))
-        self.ingest = self._service("ingest", lambda: True)
+        self.ingest = self._service("ingest", lambda: group_has_member(self.settings.kafka, "ingest"))
         self.cameras: CameraServer | None = None
         self._parts: dict[str, Part] = {
             "kafka": self.broker,
