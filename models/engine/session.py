@@ -245,7 +245,7 @@ class Session:
         if current.state is not State.RESPONSE:
             self._close(current, current.reply)
             return None
-        # As when it was live: what was fed to get the text comes before the next round (and before what that drops).
+        # As when it was live: what was fed to get the text comes before the next round and what it drops.
         num_fed = self._limits.max_reply_tokens
         self._push_text(current.reply[:num_fed], current.index)
         self.num_due = self._num_pending

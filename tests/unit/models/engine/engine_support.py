@@ -1,8 +1,9 @@
 """A small random model, random rounds, and two plain ways to say what the engine must come to.
 
-`full_forward` is Hugging Face's own model over a whole chat at once: what holds while nothing has been dropped.
-`Oracle` feeds one session with Hugging Face's own cache, token by token where the engine decodes, and drops and
-turns keys in the simplest way: what holds after rounds have been dropped. Neither uses anything of the engine.
+`full_forward` is Hugging Face's own model over a whole chat at once: what holds while nothing has been
+dropped. `Oracle` feeds one session with Hugging Face's own cache, token by token where the engine decodes,
+and drops and turns keys in the simplest way: what holds after rounds have been dropped. Neither uses anything
+of the engine.
 """
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ def assert_same(actual: Sequence[Outcome], expected: Sequence[Outcome], toleranc
         ), f"round {index}"
 
 
-# --- Hugging Face's model over a whole chat -------------------------------------------------------------------------
+# --- Hugging Face's model over a whole chat
 
 
 def plain_positions(
@@ -194,7 +195,7 @@ def hf_text_model(model: LanguageModel, attention: str) -> Qwen2_5_VLTextModel:
 def full_forward(
     model: LanguageModel, instruction: str, rounds: Sequence[RoundInput], outcomes: Sequence[Outcome]
 ) -> list[Outcome]:
-    """What one forward over the whole chat says at each place where the engine decided, given its own words."""
+    """What one forward over the whole chat says where the engine decided, given the same words."""
     dialogue = model.dialogue
     ids = list(dialogue.pinned_prefix(instruction))
     positions = plain_positions(ids, dialogue.image_token_id, (1, 1), 0)
@@ -244,7 +245,7 @@ def cut_reply(choices: Sequence[int], end_token_id: int, limit: int) -> tuple[tu
     return tuple(text), True
 
 
-# --- one session with a dense cache, in the plainest way ------------------------------------------------------------
+# --- one session with a dense cache, in the plainest way
 
 
 class PlainRotary(torch.nn.Module):

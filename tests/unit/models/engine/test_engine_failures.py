@@ -82,7 +82,10 @@ def test_a_failed_step_leaves_nothing_behind_and_can_be_repeated(model: Language
         if num_failures == 1:
             assert all(length == end == 0 for length, end, _, _ in snapshot(engine).values())
         else:  # a round may have been dropped to make room, which the repeated step would do too
-            assert all(now[0] <= then[0] for now, then in zip(snapshot(engine).values(), before.values()))
+            assert all(
+                now[0] <= then[0]
+                for now, then in zip(snapshot(engine).values(), before.values(), strict=True)
+            )
         attention.is_armed = False
         assert engine.step() == sound.step()
     assert num_failures > 12
@@ -143,7 +146,7 @@ def test_a_session_that_might_not_fit_is_refused_and_closing_makes_room(model: L
     engine = Engine(model, replace(CONFIG, max_sessions=100, max_kv_tokens=1000))
     opened = 0
     with pytest.raises(EngineFull) as raised:
-        for opened in range(100):  # noqa: B007
+        for opened in range(100):
             engine.open(f"s{opened}", INSTRUCTIONS[0])
     assert 1 <= opened < 100
     message = str(raised.value)

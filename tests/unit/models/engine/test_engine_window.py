@@ -1,4 +1,6 @@
-"""Once rounds have been dropped, the engine equals a plain model that drops the same tokens and turns the same keys."""
+"""Once rounds have been dropped, the engine equals a plain model that drops the same tokens and turns the
+same keys.
+"""
 
 import random
 
@@ -46,7 +48,7 @@ def test_a_long_session_equals_the_oracle(
 
 
 def test_dropping_rounds_matters(model: LanguageModel) -> None:
-    """Guards the tests above: the oracle's answers would differ if it kept the pinned keys where they were."""
+    """Guards the tests above: the answers would differ if the pinned keys stayed where they were."""
     rounds = make_rounds(model, 3, 12)
     oracle, unturned = (Oracle(model, INSTRUCTIONS[0], window_rounds=2) for _ in range(2))
     unturned._turn = lambda key, distance: key
