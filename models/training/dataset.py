@@ -27,6 +27,7 @@ class Example:
     positions: np.ndarray  # int64 [3, T]
     frames: np.ndarray  # uint8 [rounds, H, W, 3]
     truth: np.ndarray  # int64 [rounds, K]
+    decisions: np.ndarray  # int64 [rounds], the position whose next token is the round's state
 
 
 def make_example(
@@ -43,10 +44,12 @@ def make_example(
     prefix = dialogue.pinned_prefix(sample.instruction)
     token_ids = list(prefix)
     labels = [IGNORED] * len(prefix)
+    decisions = []
     for index, round_ in enumerate(sample.rounds):
         head = dialogue.round_head(round_.start_ms, round_.end_ms, num_tokens)
         reply = dialogue.reply(round_.state, round_.text)
         tail = dialogue.round_tail
+        decisions.append(len(token_ids) + len(head) - 1)
         token_ids += head + reply + tail
         learnt = [*reply, tail[0]] if index >= first_learnt_round else [IGNORED] * (len(reply) + 1)
         labels += [IGNORED] * len(head) + learnt + [IGNORED] * (len(tail) - 1)
@@ -58,6 +61,7 @@ def make_example(
         positions=positions,
         frames=sample.frames,
         truth=sample.truth,
+        decisions=np.asarray(decisions, dtype=np.int64),
     )
 
 
@@ -157,5 +161,8 @@ class Collator:
             "position_ids": torch.from_numpy(positions),
             "patches": torch.from_numpy(patches),
             "patch_grids": torch.tensor(grids),
+            "decisions": torch.from_numpy(
+                np.concatenate([row * length + example.decisions for row, example in enumerate(examples)])
+            ),
             "truth": torch.from_numpy(np.concatenate([example.truth for example in examples])),
         }

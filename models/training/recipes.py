@@ -26,7 +26,7 @@ class ScratchRecipe:
     batch_size: int = 8
     clips: ClipPlan = field(default_factory=ClipPlan)
     loss: LossConfig = field(default_factory=LossConfig)
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     warmup_steps: int = 60
     weight_decay: float = 0.05
     adam_beta2: float = 0.98

@@ -109,7 +109,7 @@ class StreamoTrainer(Trainer):
 
 
 class _RunCallback(TrainerCallback):
-    """Lets the truth head's weight fall, and turns SIGTERM into a saved checkpoint and a clean end."""
+    """Lets the truth heads' weight fall, and turns SIGTERM into a saved checkpoint and a clean end."""
 
     def __init__(self) -> None:
         self._stop = False
@@ -135,7 +135,7 @@ class _RunCallback(TrainerCallback):
         model: Any = None,
         **kwargs: Any,
     ) -> None:
-        if model.truth_head is not None:
+        if model.truth_heads is not None:
             model.truth_weight = model.loss_config.truth_weight * max(
                 0.0, 1 - state.global_step / state.max_steps
             )

@@ -1,4 +1,4 @@
-"""A model under training: Hugging Face's, its loss, and a head that helps the vision tower to see."""
+"""A model under training: Hugging Face's, its loss, and two heads that help it to see."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from models.training.loss import IGNORED, Balance, weighted_token_losses
 from models.vlm import vision_tower
 
-TRUTH_HEAD_FILE = "truth_head.safetensors"
+TRUTH_HEADS_FILE = "truth_heads.safetensors"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class LossConfig:
     gamma: float = 2.0
     balance: Balance = "frequency"
     detach: bool = False
-    # Weight of the truth head's loss at the first step; it falls to zero in a straight line over the run.
+    # Weight of the truth heads' losses at the first step; it falls to zero in a straight line over the run.
     truth_weight: float = 1.0
 
 
@@ -33,7 +33,8 @@ class LossParts:
 
     state: float
     text: float
-    truth: float
+    seen: float
+    read: float
 
 
 class TrainingModel(nn.Module):
@@ -58,10 +59,13 @@ class TrainingModel(nn.Module):
         self.truth_sizes = truth_sizes
         self.tokens_per_frame = tokens_per_frame
         self.truth_weight = config.truth_weight if truth_sizes else 0.0
-        width = tokens_per_frame * vlm.config.text_config.hidden_size
-        # All tokens of a frame side by side: the head may know where each stands, the tokens need not say it.
-        self.truth_head = nn.Linear(width, sum(truth_sizes)) if truth_sizes else None
-        self.last_parts = LossParts(0.0, 0.0, 0.0)
+        hidden_size = vlm.config.text_config.hidden_size
+        width = tokens_per_frame * hidden_size
+        # What is in a frame, told from its visual tokens (side by side, so that none need say where it stands),
+        # and from where the language model decides: so the tower learns to see and the decoder to look.
+        heads = {"seen": nn.Linear(width, sum(truth_sizes)), "read": nn.Linear(hidden_size, sum(truth_sizes))}
+        self.truth_heads = nn.ModuleDict(heads) if truth_sizes else None
+        self.last_parts = LossParts(0.0, 0.0, 0.0, 0.0)
 
     def hidden_states(
         self,
@@ -88,6 +92,7 @@ class TrainingModel(nn.Module):
         position_ids: torch.Tensor,
         patches: torch.Tensor,
         patch_grids: torch.Tensor,
+        decisions: torch.Tensor,
         truth: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> dict[str, torch.Tensor]:
@@ -106,38 +111,39 @@ class TrainingModel(nn.Module):
             config.detach,
         )
         loss = losses.sum() / (max(1, losses.numel()) if num_items_in_batch is None else num_items_in_batch)
-        truth_loss = torch.zeros((), device=loss.device)
-        if self.truth_head is not None and self.truth_weight > 0:
-            truth_loss = self._truth_loss(visual, truth)
-            loss = loss + self.truth_weight * truth_loss
+        seen = read = torch.zeros((), device=loss.device)
+        if self.truth_heads is not None and self.truth_weight > 0:
+            if len(visual) != len(truth) * self.tokens_per_frame:
+                raise ValueError(
+                    f"the truth heads need {self.tokens_per_frame} tokens a frame; use one frame size"
+                )
+            seen = self._truth_loss("seen", visual.reshape(len(truth), -1), truth)
+            read = self._truth_loss("read", hidden.flatten(0, 1)[decisions], truth)
+            loss = loss + self.truth_weight * (seen + read)
         is_state = torch.isin(targets, torch.tensor(self.state_token_ids, device=targets.device))
         detached = losses.detach()
         self.last_parts = LossParts(
             state=float(detached[is_state].mean()),
             text=float(detached[~is_state].mean()),
-            truth=float(truth_loss.detach()),
+            seen=float(seen.detach()),
+            read=float(read.detach()),
         )
         return {"loss": loss}
 
-    def _truth_loss(self, visual: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        assert self.truth_head is not None
-        if len(visual) != len(truth) * self.tokens_per_frame:
-            raise ValueError(
-                f"the truth head needs frames of {self.tokens_per_frame} tokens; use one frame size"
-            )
-        columns = self.truth_head(visual.reshape(len(truth), -1)).split(self.truth_sizes, dim=-1)
-        losses = [F.cross_entropy(logits, truth[:, k]) for k, logits in enumerate(columns)]
-        return torch.stack(losses).mean()
+    def _truth_loss(self, head: str, features: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        assert self.truth_heads is not None
+        columns = self.truth_heads[head](features).split(self.truth_sizes, dim=-1)
+        return torch.stack([F.cross_entropy(logits, truth[:, k]) for k, logits in enumerate(columns)]).mean()
 
     def save(self, directory: str | Path) -> None:
-        """Write the model as a standard checkpoint; the truth head beside it is for resuming."""
+        """Write the model as a standard checkpoint; the truth heads beside it are for resuming."""
         self.vlm.save_pretrained(str(directory))
-        if self.truth_head is not None:
-            save_file(self.truth_head.state_dict(), Path(directory) / TRUTH_HEAD_FILE)
+        if self.truth_heads is not None:
+            save_file(self.truth_heads.state_dict(), Path(directory) / TRUTH_HEADS_FILE)
 
     def load(self, directory: str | Path) -> None:
         """Read back what `save` wrote, in place."""
         loaded: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(str(directory), dtype="auto")
         self.vlm.load_state_dict(loaded.state_dict())
-        if self.truth_head is not None:
-            self.truth_head.load_state_dict(load_file(Path(directory) / TRUTH_HEAD_FILE))
+        if self.truth_heads is not None:
+            self.truth_heads.load_state_dict(load_file(Path(directory) / TRUTH_HEADS_FILE))
