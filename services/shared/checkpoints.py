@@ -60,7 +60,7 @@ class CheckpointStore:
         for first in range(0, len(stream_ids), _BATCH):
             batch = stream_ids[first : first + _BATCH]
             try:
-                values = self._client.mget([self._key(stream_id) for stream_id in batch])
+                values: list[bytes | None] = self._client.mget([self._key(stream_id) for stream_id in batch])
             except redis.RedisError as error:
                 log.warning("checkpoints cannot be read: %r", error)
                 self._count("unreadable", len(stream_ids) - first)

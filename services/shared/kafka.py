@@ -23,13 +23,17 @@ def reader(
     settings: KafkaSettings,
     partitions: Iterable[TopicPartition],
     max_partition_fetch_bytes: int = MAX_RECORD_BYTES,
+    group: str | None = None,
 ) -> KafkaConsumer:
-    """A consumer without a group, assigned to `partitions`; it sees committed records only and never resets silently.
+    """A consumer that joins no group, assigned to `partitions`; it sees committed records only and never resets
+    silently.
 
     The caller seeks before its first poll. Not safe to share between threads. A larger record is still read.
+    With a `group` its `committed` tells the stable offsets of that group.
     """
     fetch = {"max_partition_fetch_bytes": max_partition_fetch_bytes}
-    consumer = KafkaConsumer(**{**_consumer_settings(settings), **fetch}, group_id=None)
+    group_id = None if group is None else settings.prefix + group
+    consumer = KafkaConsumer(**{**_consumer_settings(settings), **fetch}, group_id=group_id)
     consumer.assign(list(partitions))
     return consumer
 
@@ -48,7 +52,8 @@ def member(
         group_id=settings.prefix + group,
         partition_assignment_strategy=[CooperativeStickyAssignor],
         session_timeout_ms=int(session_timeout_s * 1000),
-        heartbeat_interval_ms=int(session_timeout_s * 1000 / 3),
+        # A heartbeat is how a member learns of a rebalance; until the last one has, the others fetch nothing.
+        heartbeat_interval_ms=int(min(session_timeout_s / 3, 1) * 1000),
         max_poll_interval_ms=int(max_poll_interval_s * 1000),
     )
     consumer.subscribe([topic], listener=listener)

@@ -1,0 +1,34 @@
+"""What every stream of a replica works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from opentelemetry.context import Context
+
+from services.llm.session import EnginePort
+from services.shared.settings import LlmSettings
+from services.shared.telemetry import Telemetry
+
+
+class EncoderPort(Protocol):
+    def submit(self, pixels: np.ndarray, context: Context) -> Future[torch.Tensor]:
+        """Visual tokens [rows * cols, hidden]; ValueError for a picture that cannot be encoded. Thread-safe."""
+        ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    engine: EnginePort
+    encoder: EncoderPort
+    telemetry: Telemetry
+    settings: LlmSettings
+    state_token_ids: Sequence[int]
+    window_rounds: int
+    wall_us: Callable[[], int]
+    monotonic_s: Callable[[], float]

@@ -1,0 +1,441 @@
+"""One stream: takes its records in order and leads every frame to the watches."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from services.llm.frame import Frame, FrameId, Item, Status, Unreadable
+from services.llm.gaps import Missing, Position
+from services.llm.ledger import Ledger
+from services.llm.outbox import Outbox
+from services.llm.parts import Parts
+from services.llm.roster import Roster
+from services.llm.session import PastRound
+from services.shared.control_log import AddedStream, ControlView, watch_key
+from services.shared.telemetry import Metrics, Spans
+from streamo.v1.event_pb2 import Reason
+from streamo.v1.frame_pb2 import SourceState
+from streamo.v1.state_pb2 import StreamState
+from streamo.v1.watch_pb2 import Watch
+
+_LIVE_SCHEMES = ("rtsp://", "rtsps://", "http://", "https://")
+# Embeddings asked for ahead of the frame that is next; the encoder batches them.
+_MAX_ENCODING = 4
+# `control` is read within moments; an epoch it does not hold by then was never begun.
+_EPOCH_TIMEOUT_S = 10.0
+
+
+@dataclass
+class _Queued:
+    item: Item
+    embedding: Future[torch.Tensor] | None = None
+    ready_at_us: int = 0
+
+
+@dataclass
+class _Shed:
+    """Frames passed over in one run because they are late; told as one gap when the run ends."""
+
+    before: Sequence[Missing]
+    frames: list[Frame] = field(default_factory=list)
+
+
+class Stream:
+    """Not thread-safe; never blocks.
+
+    A frame is taken when every watch has room for its round. Whatever is told between frames (gaps, changes of the
+    source, watches that end) waits until no round is under way: so it stands in `events` where it happened, and the
+    state committed with it has every watch past what it names.
+    """
+
+    def __init__(self, stream_id: str, parts: Parts, outbox: Outbox) -> None:
+        self.stream_id = stream_id
+        self.ledger = Ledger(stream_id, parts, outbox)
+        self.roster = Roster(parts, self.ledger.tell)
+        self._parts = parts
+        self._outbox = outbox
+        self._view = ControlView()
+        self._added: AddedStream | None = None
+        self._queue: deque[_Queued] = deque()
+        self._under_way: deque[Frame] = deque()
+        self._shed: _Shed | None = None
+        self._last_frame_s = parts.monotonic_s()
+        self._waiting_for_epoch_since_s: float | None = None
+
+    def restore(
+        self,
+        state: StreamState,
+        windows: Mapping[str, Sequence[PastRound]],
+        is_expired: bool,
+        view: ControlView,
+    ) -> None:
+        """Goes on from what was committed. `is_expired`: records that are still needed were deleted."""
+        self.ledger.restore(state, is_expired)
+        added = view.streams.get(self.stream_id)
+        is_current = added is not None and added.version == state.stream_version
+        wanted = view.watches_of(self.stream_id) if is_current else {}
+        for watch_state in state.watches:
+            watch = wanted.get(watch_state.watch_id)
+            if watch_state.ended:
+                self.roster.restore_ended(watch_state)
+            elif watch is not None and watch.version == watch_state.version:
+                self.roster.resume(watch, watch_state, windows.get(watch_state.watch_id, ()))
+            elif not is_current:
+                self.roster.end_former(self.stream_id, watch_state, Reason.REASON_STREAM_REMOVED)
+            elif watch is None:
+                self.roster.end_former(self.stream_id, watch_state, Reason.REASON_WATCH_REMOVED)
+            else:
+                self.roster.end_former(self.stream_id, watch_state, Reason.REASON_WATCH_CHANGED)
+
+    def offer(self, item: Item) -> None:
+        """The next record, or the next frame of it."""
+        self._queue.append(_Queued(item))
+        if isinstance(item, Frame):
+            self._last_frame_s = self._parts.monotonic_s()
+
+    def advance(self, view: ControlView, at_end: bool) -> bool:
+        """Takes what can be taken; whether anything was. `at_end`: nothing newer of the partition is to be read."""
+        self._follow(view)
+        self._time_out()
+        moved = False
+        while self._queue and self._pass(self._queue[0], at_end):
+            moved = True
+        if self._shed is not None and not self._queue and at_end:
+            self._end_shed()
+        self._encode_ahead()
+        return moved
+
+    def settle(self) -> None:
+        """To be called when a round has finished or a watch has ended."""
+        sessions = self.roster.sessions.values()
+        while self._under_way and all(s.next_frame > self._under_way[0].id for s in sessions):
+            self.ledger.finish(self._under_way.popleft())
+
+    def end_ask(self, watch: Watch, reason: Reason) -> None:
+        """An ask is answered or its time is over: it ends, and is taken out of `control`."""
+        if watch.watch_id in self.roster.sessions:
+            self.roster.end(watch.watch_id, reason, for_good=True)
+        else:
+            self.roster.end_unstarted(watch, reason)
+        self._outbox.tombstones.append(watch_key(self.stream_id, watch.watch_id))
+        self.settle()
+
+    def break_off(self, watch_id: str, reason: Reason, detail: str) -> None:
+        """Ends a watch that cannot go on, for good."""
+        self.roster.end(watch_id, reason, detail, for_good=True)
+        self.settle()
+
+    def state(self) -> StreamState:
+        return self.ledger.state(self.roster.states())
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._queue) + len(self._under_way)
+
+    @property
+    def is_encoding(self) -> bool:
+        return any(queued.embedding is not None for queued in self._queue)
+
+    @property
+    def needed_offset(self) -> int | None:
+        """The lowest record that is still needed; None: all that was offered is done with."""
+        candidates = [self._queue[0].item.offset] if self._queue else []
+        if self._under_way:
+            candidates.append(self._under_way[0].offset)
+        if self._shed is not None:
+            candidates.append(self._shed.frames[0].offset)
+        return min(candidates, default=None)
+
+    def drop(self) -> None:
+        """The stream has another owner: forget it without a word."""
+        self.roster.drop()
+        while self._queue:
+            self._cancel(self._queue.popleft())
+
+    # What `control` asks for, and what time does
+
+    def _follow(self, view: ControlView) -> None:
+        if view is not self._view:
+            self._view, self._added = view, view.streams.get(self.stream_id)
+            self._follow_watches()
+        if self.roster.has_rounds_under_way:
+            return
+        for watch_id, reason in self.roster.to_end:
+            self.roster.end(watch_id, reason)
+        self.settle()
+        ledger, added = self.ledger, self._added
+        if added is not None and (added.version != ledger.version or ledger.removed):
+            self._reset(added.version, removed=False)
+            self._follow_watches()
+        elif added is None and ledger.version and not ledger.removed:
+            self._reset(ledger.version, removed=True)
+
+    def _follow_watches(self) -> None:
+        ledger, added = self.ledger, self._added
+        is_current = added is not None and added.version == ledger.version and not ledger.removed
+        wanted = self._view.watches_of(self.stream_id) if is_current else {}
+        ledger.is_dirty |= self.roster.follow(wanted, is_current)
+
+    def _reset(self, version: int, removed: bool) -> None:
+        if self._shed is not None:
+            self._end_shed()
+        self.ledger.reset(version, removed)
+
+    def _time_out(self) -> None:
+        for watch in self.roster.expired_asks(self._parts.wall_us()):
+            self.end_ask(watch, Reason.REASON_TIMED_OUT)
+        is_quiet = self._parts.monotonic_s() - self._last_frame_s > self._parts.settings.source_lost_s
+        if is_quiet and self._is_live and not self._queue and not self.roster.has_rounds_under_way:
+            self.roster.retract_all(Reason.REASON_SOURCE_LOST)
+
+    @property
+    def _is_live(self) -> bool:
+        return self._added is not None and self._added.stream.source.lower().startswith(_LIVE_SCHEMES)
+
+    # The records, in order
+
+    def _pass(self, queued: _Queued, at_end: bool) -> bool:
+        """Takes the record at the head of the queue, or says that it cannot be taken now."""
+        item = queued.item
+        if not self._knows_epoch(item):
+            return False
+        if self._added is None:
+            if isinstance(item, Unreadable):
+                self._outbox.quarantined.append(item)
+            self._pop()
+            return True
+        if isinstance(item, Frame):
+            return self._pass_frame(queued, item, at_end)
+        if item.offset >= self.ledger.next_offset:
+            if self.roster.has_rounds_under_way:
+                return False
+            self._end_shed()
+            if isinstance(item, Status):
+                self._apply_status(item)
+            else:
+                self._apply_unreadable(item)
+        self._pop()
+        return True
+
+    def _knows_epoch(self, item: Item) -> bool:
+        """Whether `control` has been read up to the record that began the epoch."""
+        if isinstance(item, Unreadable):
+            return True
+        epoch = item.id.epoch if isinstance(item, Frame) else item.epoch
+        if epoch < self._view.next_offset:
+            self._waiting_for_epoch_since_s = None
+            return True
+        now_s = self._parts.monotonic_s()
+        if self._waiting_for_epoch_since_s is None:
+            self._waiting_for_epoch_since_s = now_s
+        elif now_s - self._waiting_for_epoch_since_s > _EPOCH_TIMEOUT_S:
+            value = item.pixels.tobytes() if isinstance(item, Frame) else item.status.SerializeToString()
+            reason = f"epoch {epoch} was never begun in control"
+            self._cancel(self._queue[0])
+            unreadable = Unreadable(item.offset, reason, self.stream_id.encode(), value, ())
+            self._queue[0] = _Queued(unreadable)
+        return False
+
+    def _pass_frame(self, queued: _Queued, frame: Frame, at_end: bool) -> bool:
+        position = self._position_with_shed
+        if frame.id.epoch < self.ledger.version:
+            self._pop()  # of a former stream of this id
+            return True
+        if frame.offset < self.ledger.next_offset or frame.id < position.next_frame:
+            # Read again after a takeover, or sent twice: whoever has not had it takes it.
+            return self._take(queued, frame)
+        missing = position.missing_before(frame.mark)
+        if self._is_late(frame, at_end):
+            if self.roster.has_rounds_under_way:
+                return False
+            self._pass_over(frame, missing)
+            return True
+        return self._take_new(queued, frame, missing)
+
+    def _take(self, queued: _Queued, frame: Frame) -> bool:
+        """Appends the frame to the watches that have not had it, or changes nothing and says False."""
+        if self.roster.to_end and self.roster.has_rounds_under_way:
+            return False
+        is_shed = self._shed is not None and frame.id >= self.ledger.position.next_frame
+        takers = [] if is_shed else self.roster.takers(frame.id)
+        if takers:
+            embedding = self._encode(queued, frame)
+            if not embedding.done() or not all(session.can_append() for session in takers):
+                return False
+            for session in takers:
+                session.append(frame, embedding.result(), queued.ready_at_us)
+        self._pop()
+        self._under_way.append(frame)
+        self.settle()
+        return True
+
+    def _take_new(self, queued: _Queued, frame: Frame, missing: Sequence[Missing]) -> bool:
+        """As `_take`, for a frame that no watch has had; what is missing before it is told, new watches start."""
+        is_turn = bool(missing) or self._shed is not None or bool(self.roster.to_end)
+        if is_turn and self.roster.has_rounds_under_way:
+            return False
+        takers, to_start = self.roster.takers(frame.id), self.roster.to_start
+        embedding: Future[torch.Tensor] | None = None
+        if takers or to_start:
+            embedding = self._encode(queued, frame)
+            if not embedding.done() or not all(session.can_append() for session in takers):
+                return False
+            if isinstance(error := embedding.exception(), ValueError):
+                return self._give_up(frame, str(error))
+        self._end_shed()
+        self._tell_missing(missing)
+        for watch in to_start:
+            if (session := self.roster.start(watch, frame.mark)) is not None:
+                takers.append(session)
+        self.ledger.advance_to(frame.id.following)
+        self.ledger.count_kept(1, frame.num_seen)
+        for session in takers:
+            assert embedding is not None
+            session.append(frame, embedding.result(), queued.ready_at_us)
+        self._pop()
+        self._under_way.append(frame)
+        self.settle()
+        return True
+
+    def _give_up(self, frame: Frame, reason: str) -> bool:
+        """The encoder will not have this picture."""
+        if self.roster.has_rounds_under_way:
+            return False
+        value = frame.pixels.tobytes()
+        self._end_shed()
+        self._apply_unreadable(
+            Unreadable(frame.offset, reason, self.stream_id.encode(), value, (), (frame.mark,))
+        )
+        self._pop()
+        return True
+
+    def _is_late(self, frame: Frame, at_end: bool) -> bool:
+        """Whether the frame is to be passed over for a newer one."""
+        if not self._is_live or not self.roster.sessions:
+            return False
+        if self._under_way and self._under_way[-1].offset == frame.offset:
+            return False  # a record is decided or passed over as a whole
+        if self._shed is not None and self._shed.frames[-1].offset == frame.offset:
+            return True
+        late_us = self._parts.wall_us() - frame.captured_at_us
+        if late_us <= self._parts.settings.max_lag_s * 1e6:
+            return False
+        has_newer = any(isinstance(q.item, Frame) and q.item.offset > frame.offset for q in self._queue)
+        return has_newer or not at_end
+
+    def _pass_over(self, frame: Frame, missing: Sequence[Missing]) -> None:
+        if missing:
+            self._end_shed()
+        if self._shed is None:
+            self._shed = _Shed(missing)
+        # Its picture is not needed any more.
+        self._shed.frames.append(replace(frame, pixels=frame.pixels[:0]))
+        self._cancel(self._queue.popleft())
+
+    def _end_shed(self) -> None:
+        """Tells the frames passed over, if there are any. Only while no round is under way."""
+        if self._shed is None:
+            return
+        shed, self._shed = self._shed, None
+        self._tell_missing(shed.before)
+        first, last = shed.frames[0], shed.frames[-1]
+        position = self.ledger.position
+        gap = Missing(
+            Reason.REASON_LAG,
+            position.media_time_ms if position.is_begun else first.mark.media_time_ms,
+            last.mark.media_time_ms,
+            first.id,
+            last.id,
+            len(shed.frames),
+            was_seen=True,
+            num_seen=sum(frame.num_seen for frame in shed.frames),
+        )
+        self._tell_missing([gap])
+        self._note_taken(last)
+
+    def _apply_status(self, item: Status) -> None:
+        if item.epoch < max(self.ledger.position.epoch, self.ledger.version):
+            return  # of an ingest worker that was overtaken
+        self._tell_missing(self.ledger.position.missing_at_end(item.epoch, item.status.num_kept))
+        if item.epoch > self.ledger.position.epoch:
+            self.ledger.advance_to(FrameId(item.epoch, 0))
+        if self.ledger.tell_source(item.status) and item.status.state == SourceState.SOURCE_STATE_ENDED:
+            for watch_id in list(self.roster.sessions):
+                self.roster.end(watch_id, Reason.REASON_STREAM_ENDED, for_good=True)
+
+    def _apply_unreadable(self, item: Unreadable) -> None:
+        self._outbox.quarantined.append(item)
+        self._parts.telemetry.count(Metrics.RECORDS_QUARANTINED)
+        position = self.ledger.position
+        marks = [mark for mark in item.frames if mark.id >= position.next_frame]
+        if marks:
+            self._tell_missing(position.missing_before(marks[0]))
+            first, last, to_ms = marks[0].id, marks[-1].id, marks[-1].media_time_ms
+            gap = Missing(
+                Reason.REASON_UNREADABLE, position.media_time_ms, to_ms, first, last, len(marks), item.reason
+            )
+            self._tell_missing([replace(gap, was_seen=True)])
+        elif not item.frames and position.epoch:
+            guess = FrameId(position.epoch, position.next_frame_seq + position.num_unreadable)
+            at_ms = position.media_time_ms
+            gap = Missing(Reason.REASON_UNREADABLE, at_ms, at_ms, guess, guess, 1, item.reason, is_guess=True)
+            self._tell_missing([gap])
+            self.ledger.position = replace(position, num_unreadable=position.num_unreadable + 1)
+
+    # Books
+
+    @property
+    def _position_with_shed(self) -> Position:
+        """The position as it will be when the frames passed over have been told."""
+        position = self.ledger.position
+        if self._shed is None:
+            return position
+        last = self._shed.frames[-1]
+        return Position(last.id.epoch, last.id.frame_seq + 1, last.mark.media_time_ms, is_begun=True)
+
+    def _tell_missing(self, missing: Sequence[Missing]) -> None:
+        for gap in missing:
+            self.ledger.tell_missing(gap)
+            if gap.last is not None and not gap.is_guess:
+                for session in self.roster.sessions.values():
+                    session.skip_to(gap.last.following)
+
+    def _pop(self) -> None:
+        queued = self._queue.popleft()
+        self._cancel(queued)
+        self._note_taken(queued.item)
+
+    def _note_taken(self, item: Item) -> None:
+        is_whole = not isinstance(item, Frame) or item.is_last
+        self.ledger.next_offset = max(self.ledger.next_offset, item.offset + 1 if is_whole else item.offset)
+
+    # Embeddings
+
+    def _encode(self, queued: _Queued, frame: Frame) -> Future[torch.Tensor]:
+        if queued.embedding is None:
+            asked_at_us = self._parts.wall_us()
+            queued.embedding = self._parts.encoder.submit(frame.pixels, frame.context)
+
+            def note(_: Future[torch.Tensor]) -> None:
+                queued.ready_at_us = self._parts.wall_us()
+                self._parts.telemetry.span(
+                    Spans.ENCODE, asked_at_us, queued.ready_at_us, frame.context, stream_id=self.stream_id
+                )
+
+            queued.embedding.add_done_callback(note)
+        return queued.embedding
+
+    def _encode_ahead(self) -> None:
+        for queued in [*self._queue][:_MAX_ENCODING] if self.roster.sessions else ():
+            item = queued.item
+            if isinstance(item, Frame) and self.roster.takers(item.id) and not self._is_late(item, False):
+                self._encode(queued, item)
+
+    def _cancel(self, queued: _Queued) -> None:
+        if queued.embedding is not None:
+            queued.embedding.cancel()
