@@ -14,6 +14,7 @@ from services.camera.picture_source import PictureSource
 
 _REPORT_PERIOD_S = 5.0
 _CORRUPT_ONE_IN = 8
+AUDIO_HZ = 8000
 
 
 class Viewer(Protocol):
@@ -27,7 +28,7 @@ class Viewer(Protocol):
 
 
 class Camera:
-    """Frame n shows the source at n/fps and leaves at `started_at_us` + n/fps; a late one is skipped: no drift.
+    """Frame n shows the source at n/fps and leaves at `started_at_us` + n/fps, or is skipped: nothing drifts.
 
     The source's clock runs from the start whether anybody looks or not; it is drawn and encoded only for
     viewers. `join`, `leave` and `set_fault` belong to the event loop's thread.
@@ -120,6 +121,8 @@ class Camera:
                 access_unit = self._encode(picture)
                 timestamp = frame * RTP_CLOCK_HZ // self.fps
                 packets = self._packetizer.packets(access_unit.units, timestamp)
+                if self.fault.kind == FaultKind.AUDIO_ONLY:
+                    packets = self._packetizer.silence(AUDIO_HZ // self.fps, frame * AUDIO_HZ // self.fps)
                 report = None
                 if time.monotonic() >= report_at_s:
                     report_at_s = time.monotonic() + _REPORT_PERIOD_S

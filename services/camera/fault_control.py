@@ -1,4 +1,4 @@
-"""Switches faults while the cameras run: a line `NAME FAULT` on a loopback port is answered `ok` or why not."""
+"""Switches faults while cameras run: a line `NAME FAULT` on a loopback port is answered `ok` or why not."""
 
 import asyncio
 from collections.abc import Mapping

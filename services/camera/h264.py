@@ -64,7 +64,7 @@ class Encoder:
         self._num_encoded = 0
 
     def encode(self, picture: np.ndarray, key: bool) -> AccessUnit:
-        """`picture` is uint8 [height, width, 3]. With `key` the result can be decoded without earlier ones."""
+        """`picture` is uint8 [height, width, 3]. With `key` it can be decoded without earlier ones."""
         frame = av.VideoFrame.from_ndarray(picture, "rgb24")
         frame.pts = self._num_encoded
         self._num_encoded += 1
@@ -87,17 +87,24 @@ class Packetizer:
     def packets(self, units: Sequence[bytes], timestamp: int) -> list[bytes]:
         """The packets of one access unit; the last one carries the marker."""
         payloads = [payload for unit in units for payload in _payloads(unit)]
-        packets = []
-        for index, payload in enumerate(payloads):
-            marker = 0x80 if index == len(payloads) - 1 else 0
-            header = struct.pack(
-                "!BBHII", 0x80, marker | PAYLOAD_TYPE, self.next_sequence, timestamp & 0xFFFFFFFF, self.ssrc
-            )
-            packets.append(header + payload)
-            self.next_sequence = (self.next_sequence + 1) & 0xFFFF
-            self.num_packets = (self.num_packets + 1) & 0xFFFFFFFF
-            self.num_bytes = (self.num_bytes + len(payload)) & 0xFFFFFFFF
-        return packets
+        last = len(payloads) - 1
+        return [
+            self._packet(PAYLOAD_TYPE | (0x80 if index == last else 0), payload, timestamp)
+            for index, payload in enumerate(payloads)
+        ]
+
+    def silence(self, num_samples: int, timestamp: int) -> list[bytes]:
+        """One packet of G.711 audio in which nothing is to be heard."""
+        return [self._packet(0, b"\xff" * num_samples, timestamp)]
+
+    def _packet(self, marker_and_type: int, payload: bytes, timestamp: int) -> bytes:
+        header = struct.pack(
+            "!BBHII", 0x80, marker_and_type, self.next_sequence, timestamp & 0xFFFFFFFF, self.ssrc
+        )
+        self.next_sequence = (self.next_sequence + 1) & 0xFFFF
+        self.num_packets = (self.num_packets + 1) & 0xFFFFFFFF
+        self.num_bytes = (self.num_bytes + len(payload)) & 0xFFFFFFFF
+        return header + payload
 
     def sender_report(self, wall_s: float, timestamp: int) -> bytes:
         """RTCP: which RTP timestamp is which wall clock (RFC 3550, 6.4.1)."""

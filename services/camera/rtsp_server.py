@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
 from services.camera.access import Access
-from services.camera.camera import Camera
+from services.camera.camera import AUDIO_HZ, Camera
 from services.camera.fault import FaultKind
 from services.camera.h264 import PAYLOAD_TYPE, RTP_CLOCK_HZ
 
@@ -261,7 +261,7 @@ def _description(camera: Camera) -> str:
     """The session description (RFC 4566) of the camera's one track."""
     lines = ["v=0", "o=- 0 0 IN IP4 0.0.0.0", f"s={camera.name}", "c=IN IP4 0.0.0.0", "t=0 0", "a=control:*"]
     if camera.fault.kind == FaultKind.AUDIO_ONLY:
-        lines += ["m=audio 0 RTP/AVP 0", "a=rtpmap:0 PCMU/8000", "a=control:track0"]
+        lines += ["m=audio 0 RTP/AVP 0", f"a=rtpmap:0 PCMU/{AUDIO_HZ}", "a=control:track0"]
     else:
         sps, pps = camera.parameter_sets
         sets = ",".join(base64.b64encode(unit).decode() for unit in (sps, pps))

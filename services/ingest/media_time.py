@@ -62,7 +62,7 @@ class Pace:
         self._start_s: float | None = None
 
     def wait_s(self, media_time_ms: int) -> float:
-        """Seconds until the picture is due, 0 for the first. A reader held up goes on from there, not faster."""
+        """Seconds until the picture is due, 0 for the first. Who is held up goes on from there, not faster."""
         now_s = self._monotonic_s()
         if self._start_s is None or now_s > self._start_s + media_time_ms / 1000:
             self._start_s = now_s - media_time_ms / 1000
