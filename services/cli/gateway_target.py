@@ -11,13 +11,18 @@ VARIABLE = "STREAMO_GATEWAY"
 
 
 def open_client(gateway: str, directory: Path) -> Client:
-    """A client of `gateway` ("host:port", several with commas), else of STREAMO_GATEWAY, else of the local stack.
+    """A client of what `gateway_targets` finds; see there."""
+    return Client(gateway_targets(gateway, directory))
+
+
+def gateway_targets(gateway: str, directory: Path) -> list[str]:
+    """`gateway` ("host:port", several with commas), else STREAMO_GATEWAY, else the local stack's.
 
     Raises Unavailable where none of them is given.
     """
     given = gateway or os.environ.get(VARIABLE, "")
     if given:
-        return Client([target.strip() for target in given.split(",")])
+        return [target.strip() for target in given.split(",")]
     state = StackFile(directory).read()
     if state is None or not state.is_alive:
         raise Unavailable(
@@ -26,4 +31,4 @@ def open_client(gateway: str, directory: Path) -> Client:
         )
     if state.state != "ready":
         raise Unavailable(f"the stack in {directory} is {state.state}; try again in a moment")
-    return Client(state.gateway)
+    return [state.gateway]

@@ -42,6 +42,8 @@ def start_detached(directory: Path, on_change: Callable[[StackState], None]) -> 
                 on_change(state)
                 if state.state == "ready":
                     return state
+                if state.state == "failed":
+                    raise Unavailable(state.failure)
             if not is_running:
                 raise Unavailable(
                     log_path.read_text().strip() or f"the stack ended with code {supervisor.returncode}"

@@ -197,7 +197,7 @@ class LocalStack(AbstractContextManager["LocalStack"]):
         self._stop_parts()
         self._stop_parts()  # what a starting thread had brought up meanwhile
         if failure:
-            self._save(failure=failure, processes=())
+            self._save(state="failed", failure=failure, processes=())
         else:
             self._file.remove()
         self._held.close()

@@ -20,7 +20,7 @@ class StackState:
     """`settings` are the STREAMO_ variables that point at this stack; `environment` the others, to reach its Ray."""
 
     supervisor: ProcessRecord
-    state: str  # starting, ready, stopping
+    state: str  # starting, ready, stopping, failed
     gateway: str
     ray_address: str = ""
     settings: dict[str, str] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class StackState:
 
     @property
     def is_alive(self) -> bool:
-        return self.supervisor.process() is not None
+        return self.state != "failed" and self.supervisor.process() is not None
 
 
 class StackFile:
@@ -70,7 +70,7 @@ class StackFile:
         if state is None:
             return []
         ended = []
-        supervisor = state.supervisor.process()
+        supervisor = state.supervisor.process() if state.is_alive else None
         if supervisor is not None and supervisor.pid != os.getpid():
             supervisor.terminate()
             psutil.wait_procs([supervisor], timeout=_TERM_TIMEOUT_S)

@@ -1,0 +1,131 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from services.cli.gateway_target import gateway_targets
+from services.cli.main import app, main
+from services.local.ports import free_ports
+from services.shared.errors import Unavailable
+
+COMMANDS = [
+    ["up"],
+    ["down"],
+    ["status"],
+    ["doctor"],
+    ["stream", "add"],
+    ["stream", "remove"],
+    ["stream", "list"],
+    ["watch", "add"],
+    ["watch", "remove"],
+    ["watch", "list"],
+    ["ask"],
+    ["tail"],
+    ["simulate"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself(command: list[str]) -> None:
+    done = CliRunner().invoke(app, [*command, "--help"])
+    assert done.exit_code == 0
+    assert "Usage:" in done.output
+
+
+def run_main(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["streamo", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["stream", "list"], ["watch", "list"], ["tail"], ["ask", "gate", "Who is there?"]],
+    ids=" ".join,
+)
+def test_without_a_gateway_one_line_says_what_to_do(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("STREAMO_GATEWAY", raising=False)
+    assert run_main(*arguments, "--directory", str(tmp_path), monkeypatch=monkeypatch) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("Error: no gateway")
+    assert "streamo up" in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_a_gateway_that_does_not_answer_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    assert run_main("stream", "list", "--gateway", address, monkeypatch=monkeypatch) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("Error: ")
+    assert address in said
+    assert "Traceback" not in said
+
+
+def test_a_command_that_makes_no_sense_ends_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_main("watch", "add", "gate", "x", "Say.", "--task", "dance", monkeypatch=monkeypatch) == 2
+
+
+def test_status_and_down_where_nothing_runs(tmp_path: Path) -> None:
+    status = CliRunner().invoke(app, ["status", "--directory", str(tmp_path)])
+    assert status.exit_code == 1
+    assert "No stack runs" in status.output
+    down = CliRunner().invoke(app, ["down", "--directory", str(tmp_path)])
+    assert down.exit_code == 0
+    assert "Nothing runs" in down.output
+
+
+def test_the_gateway_variable_is_heeded_and_the_option_goes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STREAMO_GATEWAY", raising=False)
+    with pytest.raises(Unavailable, match="no gateway"):
+        gateway_targets("", tmp_path)
+    monkeypatch.setenv("STREAMO_GATEWAY", "127.0.0.1:1, 127.0.0.1:2")
+    assert gateway_targets("", tmp_path) == ["127.0.0.1:1", "127.0.0.1:2"]
+    assert gateway_targets("127.0.0.1:3", tmp_path) == ["127.0.0.1:3"]
+
+
+def test_doctor_tells_a_missing_checkpoint_and_how_to_mend_it(tmp_path: Path) -> None:
+    script = "import sys; sys.argv[0] = 'streamo'; from services.cli.main import main; main()"
+    environment = {
+        "PATH": "",
+        "STREAMO_MODEL__PATH": str(tmp_path / "nothing"),
+        "STREAMO_GATEWAY": "ignored:1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script, "doctor", "--directory", str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1, done.stderr
+    lines = done.stdout.splitlines()
+    model = next(index for index, line in enumerate(lines) if line.startswith("✗ model"))
+    assert "config.json" in lines[model]
+    assert "STREAMO_MODEL__PATH" in lines[model + 1]
+    for well in ("python", "java", "redis", "video"):
+        assert any(line.startswith(f"✓ {well}") for line in lines), done.stdout
+
+
+def test_up_without_a_checkpoint_is_told_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STREAMO_MODEL__PATH", str(tmp_path / "nothing"))
+    directory = tmp_path / "stack"
+    assert run_main("up", "--directory", str(directory), monkeypatch=monkeypatch) == 1
+    assert "no model checkpoint" in capsys.readouterr().err
+    state = json.loads((directory / "stack.json").read_text())
+    assert state["processes"] == []
+    assert "no model checkpoint" in state["failure"]
+    status = CliRunner().invoke(app, ["status", "--directory", str(directory)])
+    assert "no model checkpoint" in status.output
