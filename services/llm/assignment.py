@@ -39,6 +39,7 @@ class Assignment(ConsumerRebalanceListener):
 
     def poll(self, timeout_ms: int, max_records: int) -> dict[int, list[ConsumerRecord]]:
         """Records by partition, of started partitions only. Returns as soon as there are some."""
+        self._unpark()
         polled = self._consumer.poll(timeout_ms=timeout_ms, max_records=max_records)
         return {found.partition: records for found, records in polled.items()}
 
@@ -89,6 +90,13 @@ class Assignment(ConsumerRebalanceListener):
     def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
         for found in lost:
             self._release(found.partition)
+
+    def _unpark(self) -> None:
+        """kafka-python 3.0.12 sets records aside that were fetched before a pause, and takes them up again after the
+        resume only if no other batch is in hand; one that was read to its end counts as in hand, for ever."""
+        fetcher = self._consumer._fetcher
+        if fetcher._next_partition_records is not None and not fetcher._next_partition_records:
+            fetcher._next_partition_records = None
 
     def _release(self, partition: int) -> None:
         self._assigned.discard(partition)
