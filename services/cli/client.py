@@ -22,9 +22,11 @@ _MIN_BACK_OFF_S = 0.2
 _MAX_BACK_OFF_S = 5.0
 _ASK_GRACE_S = 10.0
 _OPTIONS = (
-    # A gateway that is gone without a word is noticed within 15 s.
+    # A gateway that is gone without a word is noticed within 15 s. The third is what counts for one whose kernel
+    # still acknowledges: gRPC's default for an unanswered ping is a minute, whatever the second says.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 200),

@@ -51,6 +51,7 @@ _OPTIONS = (
     # A dead client is noticed within 30 s; clients may ping every 5 s to notice a dead gateway.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # without it an unanswered ping counts after a minute only
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     # A second gateway on one port is a mistake to be told, not a share of its connections.

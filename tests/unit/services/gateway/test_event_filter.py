@@ -13,7 +13,9 @@ FILTERS = st.builds(Filter, IDS, IDS, st.frozensets(st.integers(1, 5)))
 
 
 @given(IDS, IDS, st.frozensets(st.integers(1, 5)), st.randoms())
-def test_the_hash_knows_no_order(streams: frozenset[str], watches: frozenset[str], tasks: frozenset[int], rng) -> None:
+def test_the_hash_knows_no_order(
+    streams: frozenset[str], watches: frozenset[str], tasks: frozenset[int], rng
+) -> None:
     def shuffled(entries):
         entries = list(entries)
         rng.shuffle(entries)

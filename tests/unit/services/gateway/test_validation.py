@@ -14,7 +14,12 @@ def stream(**values: str) -> Stream:
 
 
 def watch(**values: object) -> Watch:
-    given = {"stream_id": "cam-1", "watch_id": "gate", "task": Task.TASK_EVENT, "instruction": "Report deliveries."}
+    given = {
+        "stream_id": "cam-1",
+        "watch_id": "gate",
+        "task": Task.TASK_EVENT,
+        "instruction": "Report deliveries.",
+    }
     return Watch(**{**given, **values})
 
 
@@ -89,7 +94,9 @@ def test_what_the_system_sets_is_not_taken_from_the_user() -> None:
         ({"password": SECRET}, "stream.password needs"),
     ],
 )
-def test_a_wrong_stream_is_refused_by_field_and_without_its_secret(values: dict[str, str], field: str) -> None:
+def test_a_wrong_stream_is_refused_by_field_and_without_its_secret(
+    values: dict[str, str], field: str
+) -> None:
     with pytest.raises(InvalidInput, match=field) as refused:
         checked_stream(stream(**values))
     assert SECRET not in str(refused.value)

@@ -1,0 +1,204 @@
+"""The client against real gRPC servers that follow a script."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+
+from services.cli.client import RESUME_TOKEN_KEY, Client, ClientError
+from streamo.v1 import event_pb2, event_pb2_grpc, stream_pb2, stream_pb2_grpc
+from streamo.v1.event_pb2 import Bookmark, Event, GetEventsResponse, SubscribeRequest, SubscribeResponse
+
+Step = SubscribeResponse | tuple[grpc.StatusCode, str, bytes] | Callable[[], object]
+DEADLINE_S = 30.0
+
+
+def event(seq: int, stream_id: str = "a") -> SubscribeResponse:
+    return SubscribeResponse(
+        event=Event(stream_id=stream_id, seq=seq), resume_token=f"{stream_id}{seq}".encode()
+    )
+
+
+BOOKMARK = SubscribeResponse(bookmark=Bookmark(), resume_token=b"start")
+GONE = (grpc.StatusCode.UNAVAILABLE, "going down", b"")
+
+
+class ScriptedGateway(event_pb2_grpc.EventServiceServicer, stream_pb2_grpc.StreamServiceServicer):
+    """Plays one script a subscription; the last one ends by holding the call open."""
+
+    def __init__(self) -> None:
+        self.scripts: list[list[Step]] = []
+        self.requests: list[SubscribeRequest] = []
+        self.removals: list[grpc.StatusCode] = []
+        self.pages: list[GetEventsResponse] = []
+        self.page_tokens: list[bytes] = []
+        self.over = threading.Event()
+        self._server = grpc.server(ThreadPoolExecutor(8))
+        event_pb2_grpc.add_EventServiceServicer_to_server(self, self._server)
+        stream_pb2_grpc.add_StreamServiceServicer_to_server(self, self._server)
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def Subscribe(
+        self, request: SubscribeRequest, context: grpc.ServicerContext
+    ) -> Iterator[SubscribeResponse]:
+        self.requests.append(request)
+        script = self.scripts.pop(0) if self.scripts else []
+        for step in script:
+            if isinstance(step, SubscribeResponse):
+                yield step
+            elif callable(step):
+                step()
+            else:
+                code, text, token = step
+                context.set_trailing_metadata(((RESUME_TOKEN_KEY, token),) if token else ())
+                context.abort(code, text)
+        ended = threading.Event()
+        if context.add_callback(ended.set):
+            while not ended.wait(0.05) and not self.over.is_set():
+                pass
+
+    def RemoveStream(
+        self, request: stream_pb2.RemoveStreamRequest, context: grpc.ServicerContext
+    ) -> stream_pb2.RemoveStreamResponse:
+        code = self.removals.pop(0)
+        if code != grpc.StatusCode.OK:
+            context.abort(code, code.name.lower())
+        return stream_pb2.RemoveStreamResponse()
+
+    def GetEvents(
+        self, request: event_pb2.GetEventsRequest, context: grpc.ServicerContext
+    ) -> GetEventsResponse:
+        self.page_tokens.append(request.page_token)
+        return self.pages.pop(0)
+
+    def stop(self) -> None:
+        self.over.set()
+        self._server.stop(0).wait(10)
+
+
+@pytest.fixture
+def make_gateway() -> Iterator[Callable[[], ScriptedGateway]]:
+    made: list[ScriptedGateway] = []
+
+    def make() -> ScriptedGateway:
+        made.append(ScriptedGateway())
+        return made[-1]
+
+    yield make
+    for gateway in made:
+        gateway.stop()
+
+
+@pytest.fixture
+def gateway(make_gateway: Callable[[], ScriptedGateway]) -> ScriptedGateway:
+    return make_gateway()
+
+
+@pytest.fixture
+def client(gateway: ScriptedGateway) -> Iterator[Client]:
+    with Client(gateway.address, timeout_s=3) as made:
+        yield made
+
+
+def seqs(messages: Iterator[SubscribeResponse], count: int) -> list[int]:
+    found: list[int] = []
+    while len(found) < count:
+        message = next(messages)
+        found += [message.event.seq] if message.HasField("event") else []
+    return found
+
+
+def test_it_comes_back_by_the_last_token_and_drops_repeats(gateway: ScriptedGateway, client: Client) -> None:
+    gateway.scripts = [
+        [BOOKMARK, event(1), event(2), GONE],
+        [BOOKMARK, event(2), event(3), event(1, "b"), GONE],
+        [BOOKMARK, event(1, "b"), event(4)],
+    ]
+    with client.subscribe(stream_ids=["a", "b"], deadline_s=DEADLINE_S) as events:
+        assert seqs(events, 5) == [1, 2, 3, 1, 4]
+        assert events.num_reconnects == 2
+    assert gateway.requests[0].now
+    assert [request.resume_token for request in gateway.requests[1:]] == [b"a2", b"b1"]
+    assert all(request.filter.stream_ids == ["a", "b"] for request in gateway.requests)
+
+
+def test_a_bookmarks_token_counts_too(gateway: ScriptedGateway, client: Client) -> None:
+    late = SubscribeResponse(bookmark=Bookmark(), resume_token=b"late")
+    gateway.scripts = [[BOOKMARK, event(1), late, GONE], [event(2)]]
+    with client.subscribe(start="earliest", deadline_s=DEADLINE_S) as events:
+        assert seqs(events, 2) == [1, 2]
+    assert gateway.requests[0].earliest
+    assert gateway.requests[1].resume_token == b"late"
+
+
+def test_what_coming_back_does_not_mend_is_raised_with_its_token(
+    gateway: ScriptedGateway, client: Client
+) -> None:
+    gateway.scripts = [[BOOKMARK, event(1), (grpc.StatusCode.RESOURCE_EXHAUSTED, "too slow", b"go-on")]]
+    events = client.subscribe(deadline_s=DEADLINE_S)
+    assert seqs(events, 1) == [1]
+    with pytest.raises(ClientError, match="too slow") as raised:
+        next(events)
+    assert (raised.value.code, raised.value.resume_token) == (grpc.StatusCode.RESOURCE_EXHAUSTED, b"go-on")
+    assert len(gateway.requests) == 1
+    assert list(events) == []  # it has ended
+
+
+def test_a_given_token_is_where_it_starts(gateway: ScriptedGateway, client: Client) -> None:
+    gateway.scripts = [[GONE], [event(8)]]
+    with client.subscribe(start=b"mine", deadline_s=DEADLINE_S) as events:
+        assert seqs(events, 1) == [8]
+    assert [request.resume_token for request in gateway.requests] == [b"mine", b"mine"]
+
+
+def test_it_goes_to_the_next_target(make_gateway: Callable[[], ScriptedGateway]) -> None:
+    one, two = make_gateway(), make_gateway()
+    one.scripts, two.scripts = [[BOOKMARK, event(1), GONE]], [[event(2)]]
+    with Client([one.address, two.address]) as client, client.subscribe(deadline_s=DEADLINE_S) as events:
+        assert seqs(events, 2) == [1, 2]
+    assert two.requests[0].resume_token == b"a1"
+
+
+def test_close_from_another_thread_ends_it(gateway: ScriptedGateway, client: Client) -> None:
+    events = client.subscribe(deadline_s=DEADLINE_S)
+    gateway.scripts = [[BOOKMARK, lambda: threading.Timer(0.05, events.close).start()]]
+    begun = time.monotonic()
+    assert [message.resume_token for message in events] == [b"start"]
+    assert time.monotonic() - begun < DEADLINE_S / 2
+
+
+def test_a_deadline_ends_it_without_an_error(gateway: ScriptedGateway, client: Client) -> None:
+    gateway.scripts = [[BOOKMARK]]
+    assert [message.resume_token for message in client.subscribe(deadline_s=0.5)] == [b"start"]
+
+
+def test_an_unknown_start_is_a_mistake(client: Client) -> None:
+    with pytest.raises(ValueError, match="start is 'yesterday'"):
+        client.subscribe(start="yesterday")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="targets is empty"):
+        Client([])
+
+
+def test_a_removal_whose_answer_was_lost_counts_as_done(make_gateway: Callable[[], ScriptedGateway]) -> None:
+    one, two = make_gateway(), make_gateway()
+    one.removals, two.removals = [grpc.StatusCode.UNAVAILABLE], [grpc.StatusCode.NOT_FOUND]
+    with Client([one.address, two.address]) as client:
+        client.remove_stream("a")
+        two.removals = [grpc.StatusCode.NOT_FOUND]
+        with pytest.raises(ClientError) as raised:
+            client.remove_stream("a")
+    assert raised.value.code == grpc.StatusCode.NOT_FOUND
+
+
+def test_history_is_read_to_its_last_page(gateway: ScriptedGateway, client: Client) -> None:
+    gateway.pages = [
+        GetEventsResponse(events=[Event(seq=1)], next_page_token=b"x"),
+        GetEventsResponse(next_page_token=b"y"),
+        GetEventsResponse(events=[Event(seq=2)]),
+    ]
+    assert [event.seq for page in client.get_events() for event in page.events] == [1, 2]
+    assert gateway.page_tokens == [b"", b"x", b"y"]
