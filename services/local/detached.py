@@ -9,7 +9,7 @@ from pathlib import Path
 from services.local.stack_file import StackFile, StackState
 from services.shared.errors import AlreadyExists, TimedOut, Unavailable
 
-_START_TIMEOUT_S = 300.0
+_START_TIMEOUT_S = 360.0
 _POLL_S = 0.1
 
 

@@ -15,7 +15,7 @@ from services.shared.settings import Settings
 
 # Ray's promise of CPUs is only bookkeeping here, and every replica asks for one: be generous.
 _NUM_CPUS = 16
-_START_TIMEOUT_S = 240.0
+_START_TIMEOUT_S = 300.0
 
 
 class RayCluster:
@@ -28,7 +28,7 @@ class RayCluster:
         self._directory = directory
         self._ready_path = directory / "ray.json"
         self._token_path = directory / "auth_token"
-        self._temp_dir = _temp_dir(directory)
+        self._temp_dir = temp_dir(directory)
         self.process = ServiceProcess(
             "model",
             [
@@ -84,7 +84,8 @@ class RayCluster:
         self.process.kill()
 
 
-def _temp_dir(directory: Path) -> Path:
+def temp_dir(directory: Path) -> Path:
+    """Where the Ray of the stack part in `directory` keeps its files."""
     name = sha256(str(directory.resolve()).encode()).hexdigest()[:10]
     return Path("/tmp") / f"streamo-{os.getuid()}-{name}"
 

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import psutil
 
 from services.local.process_record import ProcessRecord, kill_all, tree_of
+from services.local.ray_cluster import temp_dir
 
 DIRECTORY = Path(".streamo")
 
@@ -84,5 +86,6 @@ class StackFile:
             process.terminate()
         _, alive = psutil.wait_procs(list(left.values()), timeout=_LEFTOVER_TERM_TIMEOUT_S)
         kill_all(process for process in [*alive, *trees] if process.is_running())
+        shutil.rmtree(temp_dir(self.path.parent / "model"), ignore_errors=True)
         self.remove()
         return ended + list(left)
