@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 from opentelemetry.context import Context
 
 from services.llm.session import EnginePort
 from services.shared.settings import LlmSettings
 from services.shared.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    import torch
 
 
 class EncoderPort(Protocol):

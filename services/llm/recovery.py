@@ -6,8 +6,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from opentelemetry.context import Context
@@ -26,6 +26,9 @@ from services.shared.settings import Settings
 from services.shared.topics import Topics
 from streamo.v1.event_pb2 import Event, EventKind
 from streamo.v1.state_pb2 import Checkpoint, StreamState, WatchState, Window
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 

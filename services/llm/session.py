@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
 from opentelemetry.context import Context
 
 from models.engine.round import Decision, Reply, RoundInput
@@ -18,6 +17,9 @@ from streamo.v1.event_pb2 import Event, Reason, Stamps
 from streamo.v1.state_pb2 import Reply as StoredReply
 from streamo.v1.state_pb2 import WatchState, Window, WindowReplies
 from streamo.v1.watch_pb2 import Watch
+
+if TYPE_CHECKING:
+    import torch
 
 STATES_A_BYTE = 4
 

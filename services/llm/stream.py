@@ -6,8 +6,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-
-import torch
+from typing import TYPE_CHECKING
 
 from services.llm.frame import Frame, FrameId, Item, Status, Unreadable
 from services.llm.gaps import Missing, Position
@@ -22,6 +21,9 @@ from streamo.v1.event_pb2 import Reason
 from streamo.v1.frame_pb2 import SourceState
 from streamo.v1.state_pb2 import StreamState
 from streamo.v1.watch_pb2 import Watch
+
+if TYPE_CHECKING:
+    import torch
 
 _LIVE_SCHEMES = ("rtsp://", "rtsps://", "http://", "https://")
 # Embeddings asked for ahead of the frame that is next; the encoder batches them.

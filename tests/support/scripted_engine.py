@@ -12,7 +12,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from opentelemetry.context import Context
 
 from models.engine.errors import EngineFull
@@ -42,13 +41,13 @@ class ScriptedEncoder:
         self.refused: set[int] = set()
         self.num_encoded = 0
 
-    def submit(self, pixels: np.ndarray, context: Context) -> Future[torch.Tensor]:
-        future: Future[torch.Tensor] = Future()
+    def submit(self, pixels: np.ndarray, context: Context) -> Future[np.ndarray]:
+        future: Future[np.ndarray] = Future()
         self.num_encoded += 1
         if int(pixels[0, 0, 2]) in self.refused:
             future.set_exception(ValueError("refused"))
         else:
-            future.set_result(torch.tensor([pixels[0, 0].astype(np.float32).tolist()]))
+            future.set_result(pixels[0, 0].astype(np.float32)[None])
         return future
 
 
