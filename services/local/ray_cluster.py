@@ -60,6 +60,8 @@ class RayCluster:
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_DEDUP_LOGS": "0",
+            # A busy machine may be slow to start; the process's own deadline is what ends the wait.
+            "RAY_raylet_start_wait_time_s": "180",
             # Else Ray starts as many workers as it has CPUs, whether anybody needs them or not.
             "RAY_prestart_worker_first_driver": "0",
         }

@@ -56,8 +56,9 @@ def main() -> None:
         sys.exit(str(error))
     finally:
         arguments.ready.unlink(missing_ok=True)
-        serve.shutdown()
-        ray.shutdown()
+        if ray.is_initialized():
+            serve.shutdown()
+            ray.shutdown()
 
 
 def _stay(stop: StopSignal) -> None:
