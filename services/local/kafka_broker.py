@@ -9,7 +9,7 @@ from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from services.local.kafka_jars import KafkaJars, Progress
-from services.local.ports import HOST, accepts, free_ports
+from services.local.ports import HOST, free_ports, listens
 from services.local.service_process import ServiceProcess
 from services.shared.errors import Unavailable
 from services.shared.topics import MAX_RECORD_BYTES
@@ -124,7 +124,7 @@ class KafkaBroker:
 
     def _answers(self) -> bool:
         """A broker that its own controller counts as alive; only then can topics be made."""
-        if not accepts(self.port):
+        if not listens(self.process.pid, self.port):
             return False
         try:
             admin = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers, request_timeout_ms=5_000)

@@ -16,7 +16,7 @@ from services.local.camera_server import CameraServer
 from services.local.gateway_health import gateway_serves
 from services.local.group_health import group_has_member
 from services.local.kafka_broker import KafkaBroker
-from services.local.ports import HOST, free_ports, is_free
+from services.local.ports import HOST, free_ports, is_free, listens
 from services.local.process_record import ProcessRecord
 from services.local.ray_cluster import RayCluster
 from services.local.redis_server import RedisServer
@@ -71,7 +71,7 @@ class LocalStack(AbstractContextManager["LocalStack"]):
         self.redis = RedisServer(self.directory / "redis", restart=True)
         self.settings = _pointed_here(base, self.broker, self.redis)
         self.model = RayCluster(self.directory / "model", self.settings, restart=True)
-        self.gateway = self._service("gateway", lambda: gateway_serves(self.gateway_address))
+        self.gateway = self._service("gateway", self._gateway_serves)
         self.ingest = self._service("ingest", lambda: group_has_member(self.settings.kafka, "ingest"))
         self.cameras: CameraServer | None = None
         self._parts: dict[str, Part] = {
@@ -232,6 +232,10 @@ class LocalStack(AbstractContextManager["LocalStack"]):
             raise Unavailable(
                 f"no model checkpoint in {path}: set STREAMO_MODEL__PATH to a directory that holds one"
             )
+
+    def _gateway_serves(self) -> bool:
+        is_ours = listens(self.gateway.process.pid, self.settings.gateway.port)
+        return is_ours and gateway_serves(self.gateway_address)
 
     def _service(self, name: str, ready: Callable[[], bool]) -> ServicePart:
         return ServicePart(

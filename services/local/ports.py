@@ -3,6 +3,8 @@
 import socket
 from contextlib import ExitStack
 
+import psutil
+
 HOST = "127.0.0.1"
 
 
@@ -32,3 +34,14 @@ def accepts(port: int) -> bool:
             return True
     except OSError:
         return False
+
+
+def listens(pid: int | None, port: int) -> bool:
+    """Whether it is this process that listens there, and not another that was faster."""
+    if pid is None:
+        return False
+    try:
+        connections = psutil.Process(pid).net_connections("tcp")
+    except psutil.NoSuchProcess:
+        return False
+    return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections)

@@ -16,13 +16,13 @@ from kafka.errors import KafkaError
 from ray import serve
 from ray.serve.schema import ApplicationStatus
 
-from services.llm.app import build_app
 from services.shared.errors import ServiceError, TimedOut, Unavailable
 from services.shared.lifecycle import StopSignal
 from services.shared.settings import Settings
 from services.shared.topics import Topics
 
 APPLICATION = "streamo"
+_RAY_ATTEMPTS = 3
 _KAFKA_TIMEOUT_S = 120.0
 _CHECK_PERIOD_S = 2.0
 _OBJECT_STORE_BYTES = 256 * 1024 * 1024
@@ -36,18 +36,14 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         settings = Settings.load()
-        ray.init(
-            address="local",
-            num_cpus=arguments.num_cpus,
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=str(arguments.temp_dir),
-        )
+        _start_ray(arguments.num_cpus, arguments.temp_dir)
         stop = StopSignal()  # after Ray, which sets handlers of its own
         _wait_for_topics(settings, stop)
         # Frames come from Kafka and events leave by it: nothing calls over HTTP.
         serve.start(proxy_location="Disabled")
+        # Only now: it brings torch, and Ray gives its own processes little time to start.
+        from services.llm.app import build_app
+
         serve.run(build_app(settings), name=APPLICATION, route_prefix=None)
         address = ray.get_runtime_context().gcs_address
         arguments.ready.write_text(json.dumps({"address": address, "application": APPLICATION}))
@@ -59,6 +55,28 @@ def main() -> None:
         if ray.is_initialized():
             serve.shutdown()
             ray.shutdown()
+
+
+def _start_ray(num_cpus: int, temp_dir: Path) -> None:
+    """Ray gives up on its own node after 30 s, which a machine with much else to do may need: tried again."""
+    for attempt in range(1, _RAY_ATTEMPTS + 1):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(temp_dir),
+            )
+            return
+        except Exception as error:  # Ray raises a bare one
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+            if attempt == _RAY_ATTEMPTS:
+                raise Unavailable("Ray could not start: this machine has too much else to do") from error
+            print(f"Ray did not start in time (attempt {attempt} of {_RAY_ATTEMPTS})", flush=True)
 
 
 def _stay(stop: StopSignal) -> None:

@@ -4,7 +4,7 @@ import shutil
 import socket
 from pathlib import Path
 
-from services.local.ports import HOST, free_ports
+from services.local.ports import HOST, free_ports, listens
 from services.local.service_process import ServiceProcess
 from services.shared.errors import Unavailable
 
@@ -45,6 +45,8 @@ class RedisServer:
         self.process.kill()
 
     def _answers(self) -> bool:
+        if not listens(self.process.pid, self.port):
+            return False
         try:
             with socket.create_connection((HOST, self.port), timeout=0.5) as connection:
                 connection.sendall(b"PING\r\n")

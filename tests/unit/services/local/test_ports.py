@@ -1,6 +1,7 @@
+import os
 import socket
 
-from services.local.ports import HOST, accepts, free_ports, is_free
+from services.local.ports import HOST, accepts, free_ports, is_free, listens
 
 
 def test_free_ports_differ_and_are_free() -> None:
@@ -16,3 +17,6 @@ def test_a_port_somebody_listens_on_is_not_free() -> None:
         port = listening.getsockname()[1]
         assert not is_free(port)
         assert accepts(port)
+        assert listens(os.getpid(), port)
+        assert not listens(os.getppid(), port)
+        assert not listens(None, port)
