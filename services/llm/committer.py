@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
@@ -59,6 +60,17 @@ class Aborted:
 
 class CommitFailed(Exception):
     """The producer cannot go on: it was fenced, or what became of the transaction is not known."""
+
+
+class CommitterPort(Protocol):
+    """What a partition needs of `Committer`."""
+
+    @property
+    def is_idle(self) -> bool: ...
+    def give(self, transaction: Transaction, group: ConsumerGroupMetadata) -> None: ...
+    def take_result(self) -> Committed | Aborted | None: ...
+    def wait_idle(self, timeout_s: float) -> bool: ...
+    def close(self, timeout_s: float) -> None: ...
 
 
 class Committer:

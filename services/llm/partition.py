@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.structs import ConsumerGroupMetadata
 
 from models.engine.round import Decision, Reply
-from services.llm.committer import Aborted, Committed, Committer, OutgoingRecord, Transaction
+from services.llm.committer import Aborted, Committed, CommitterPort, OutgoingRecord, Transaction
 from services.llm.frame import Frame, Unreadable
 from services.llm.frame_reader import FrameReader
 from services.llm.outbox import Outbox, OutgoingEvent
 from services.llm.parts import Parts
-from services.llm.session import PastRound, Session
+from services.llm.recovery import Standing
+from services.llm.session import Session
 from services.llm.stream import Stream
 from services.shared.control_log import ControlView
 from services.shared.kafka import trace_headers
@@ -42,18 +43,17 @@ class Partition:
     def __init__(
         self,
         number: int,
-        next_offset: int,
-        events_end: int,
+        standing: Standing,
         num_partitions: int,
         topics: Topics,
         parts: Parts,
         reader: FrameReader,
-        committer: Committer,
+        committer: CommitterPort,
         cluster_id: str,
         save_checkpoints: SaveCheckpoints,
     ) -> None:
         self.number = number
-        self.next_offset = next_offset  # to be read from `frames`
+        self.next_offset = standing.next_offset  # to be read from `frames`
         self._num_partitions = num_partitions
         self._topics = topics
         self._parts = parts
@@ -64,8 +64,8 @@ class Partition:
         self._streams: dict[str, Stream] = {}
         self._outbox = Outbox()
         self._frames = TopicPartition(topics.frames, number)
-        self._committed_offset = next_offset
-        self._events_end = events_end  # no event of a later commit stands below
+        self._committed_offset = standing.next_offset
+        self._events_end = standing.events_end  # no event of a later commit stands below
         self._view = ControlView()
         self._last_commit_s = parts.monotonic_s()
         self._held: Transaction | None = None  # aborted, to be given again
@@ -93,14 +93,15 @@ class Partition:
         since_s = self._given_since_s
         return 0.0 if since_s is None else self._parts.monotonic_s() - since_s
 
-    def restore(
-        self,
-        state: StreamState,
-        windows: Mapping[str, Sequence[PastRound]],
-        is_expired: bool,
-        view: ControlView,
-    ) -> None:
-        self._stream(state.stream_id).restore(state, windows, is_expired, view)
+    def restore(self, standing: Standing, view: ControlView) -> None:
+        """To be called once, before anything else."""
+        for stream_id, state in standing.states.items():
+            windows = {
+                watch_id: past
+                for (of_stream, watch_id), past in standing.windows.items()
+                if of_stream == stream_id
+            }
+            self._stream(stream_id).restore(state, windows, standing.is_expired, view)
 
     def sessions(self) -> dict[str, tuple[Stream, Session]]:
         """By the engine's session id."""

@@ -228,35 +228,27 @@ class Replica:
     def _adopt(self, takeover: Takeover | None, since_s: float) -> None:
         if takeover is None:
             return
-        number = takeover.partition
+        number, standing = takeover.partition, takeover.standing
         if self._taken_since_s.get(number) != since_s:
             takeover.producer.close(timeout=0)
             return
-        committer = Committer(takeover.producer, str(number), self._failpoint)
         partition = Partition(
             number,
-            takeover.next_offset,
-            takeover.events_end,
+            standing,
             self._settings.kafka.partitions,
             self._topics,
             self._parts,
             self._frame_reader,
-            committer,
+            Committer(takeover.producer, str(number), self._failpoint),
             self._cluster_id,
             self._checkpoints.save,
         )
-        for stream_id, state in takeover.states.items():
-            windows = {
-                watch_id: past
-                for (of_stream, watch_id), past in takeover.windows.items()
-                if of_stream == stream_id
-            }
-            partition.restore(state, windows, takeover.is_expired, takeover.view)
+        partition.restore(standing, takeover.view)
         self._partitions[number] = partition
-        self._assignment.start(number, takeover.next_offset)
+        self._assignment.start(number, standing.next_offset)
         took_ms = (time.monotonic() - since_s) * 1000
         self._parts.telemetry.record(Metrics.TAKEOVER_MS, took_ms)
-        log.info("partition %d taken over in %.0f ms, from offset %d", number, took_ms, takeover.next_offset)
+        log.info("partition %d taken over in %.0f ms, from offset %d", number, took_ms, standing.next_offset)
 
     def _release(self, number: int) -> None:
         self._taken_since_s.pop(number, None)
