@@ -28,5 +28,5 @@ class TaskName(StrEnum):
     QA = "qa"
 
     @property
-    def value_in_protocol(self) -> task_pb2.Task:
-        return task_pb2.Task.Value(f"TASK_{self.name}")
+    def value_in_protocol(self) -> int:
+        return int(task_pb2.Task.Value(f"TASK_{self.name}"))
