@@ -34,9 +34,8 @@ class ModelRunner:
         self._kv_cache = kv_cache
         self._attention = attention
         self._state_ids = torch.tensor(dialogue.state_token_ids, device=model.device)
-        self._no_text_ids = torch.tensor(
-            [*dialogue.state_token_ids, dialogue.image_token_id], device=model.device
-        )
+        no_text_ids = sorted(dialogue.control_token_ids - {dialogue.end_token_id})
+        self._no_text_ids = torch.tensor(no_text_ids, device=model.device)
 
     @torch.inference_mode()
     def run(self, rows: Sequence[Row]) -> list[Choice]:

@@ -285,7 +285,5 @@ class Session:
                 f"forced_reply has {len(reply) - 1} text tokens, "
                 f"max_reply_tokens is {self._limits.max_reply_tokens}"
             )
-        if forbidden := {self._dialogue.image_token_id, self._dialogue.end_token_id, *states} & set(
-            reply[1:]
-        ):
+        if forbidden := self._dialogue.control_token_ids & set(reply[1:]):
             raise ValueError(f"forced_reply has control tokens {sorted(forbidden)} in its text")

@@ -77,6 +77,11 @@ class Dialogue:
         return cls(tokenizer, system_prompt, max_instruction_tokens)
 
     @property
+    def control_token_ids(self) -> frozenset[int]:
+        """Ids that the text of a reply never holds: chat, vision and state tokens, and whatever else was added."""
+        return self._control_ids
+
+    @property
     def vocab_size(self) -> int:
         """One more than the highest token id."""
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1

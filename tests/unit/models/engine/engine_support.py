@@ -232,7 +232,7 @@ def full_forward(
 
 def best_text_token(model: LanguageModel, logits: torch.Tensor) -> int:
     allowed = logits.clone()
-    allowed[[*model.dialogue.state_token_ids, model.dialogue.image_token_id]] = float("-inf")
+    allowed[sorted(model.dialogue.control_token_ids - {model.dialogue.end_token_id})] = float("-inf")
     return int(allowed.argmax())
 
 
@@ -269,7 +269,7 @@ class PlainRotary(torch.nn.Module):
 
 
 class Oracle:
-    """One session, round after round; keeps every key and value as a list of per-token columns."""
+    """One session, round after round; keeps a column of keys and values for each token."""
 
     def __init__(
         self, model: LanguageModel, instruction: str, window_rounds: int, first_position: int = 0
@@ -279,10 +279,9 @@ class Oracle:
         self.text = copy.deepcopy(hf_text_model(model, "eager"))
         self.text.rotary_emb = PlainRotary(model)
         self.owners: list[object] = []  # of each column
-        self.columns: list[
-            list[tuple[torch.Tensor, torch.Tensor]]
-        ] = []  # [token][layer] -> key, value [heads, dim]
-        self.pinned_master: list[list[torch.Tensor]] | None = None
+        # Of each layer, keys and values [heads, tokens, dim].
+        self.columns: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.pinned_master: list[torch.Tensor] | None = None
         self.window: list[tuple[int, int]] = []  # round index, first position
         self.first_position = first_position
         self.position = first_position
@@ -293,6 +292,7 @@ class Oracle:
         self.next_index = 0
 
     def round(self, one: RoundInput) -> Outcome:
+        assert one.forced_reply is None, "the oracle decides for itself"
         index, self.next_index = self.next_index, self.next_index + 1
         if len(self.window) == self.window_rounds:
             self._drop_oldest()
@@ -308,8 +308,6 @@ class Oracle:
         logits = self._feed([*pieces, (index, head, positions, one.frame)])
         state_logits = logits[list(self.dialogue.state_token_ids)]
         model_outcome = Outcome(State(int(state_logits.argmax())), tuple(state_logits.tolist()))
-        if one.forced_reply is not None:
-            raise NotImplementedError("the oracle decides for itself")
         self._reply(index, model_outcome)
         return model_outcome
 
@@ -348,29 +346,24 @@ class Oracle:
         if frames:
             embeds[ids == self.dialogue.image_token_id] = torch.cat(frames)
         past = DynamicCache()
-        for layer in range(self.text.config.num_hidden_layers):
-            if self.columns:
-                keys = torch.stack([column[layer][0] for column in self.columns], dim=1)
-                values = torch.stack([column[layer][1] for column in self.columns], dim=1)
-                past.update(keys[None], values[None], layer)
+        for layer, (keys, values) in enumerate(self.columns):
+            past.update(keys[None], values[None], layer)
         with torch.no_grad():
             output = self.text(
                 inputs_embeds=embeds, position_ids=positions, past_key_values=past, use_cache=True
             )
-        start = len(self.columns)
-        for place in range(ids.shape[1]):
-            self.columns.append(
-                [(part.keys[0, :, start + place], part.values[0, :, start + place]) for part in past.layers]
-            )
+        self.columns = [(layer.keys[0], layer.values[0]) for layer in past.layers]
         self.owners += [owner for owner, chunk, _, _ in pieces for _ in chunk]
         return self.model.logits(output.last_hidden_state[0, -1:])[0]
 
     def _drop_oldest(self) -> None:
+        pinned = [place for place, owner in enumerate(self.owners) if owner == "pinned"]
+        assert pinned == list(range(self.num_pinned))
         if self.pinned_master is None:
-            self.pinned_master = [[key for key, _ in column] for column in self.columns[: self.num_pinned]]
+            self.pinned_master = [keys[:, pinned].clone() for keys, _ in self.columns]
         oldest, _ = self.window.pop(0)
         kept = [place for place, owner in enumerate(self.owners) if owner != oldest]
-        self.columns = [self.columns[place] for place in kept]
+        self.columns = [(keys[:, kept], values[:, kept]) for keys, values in self.columns]
         self.owners = [self.owners[place] for place in kept]
         if not self.window:  # what was never fed is gone with its round, but its positions are used up
             for owner, ids in self.unfed:
@@ -378,12 +371,8 @@ class Oracle:
                     self._place(ids)
         first_kept = self.window[0][1] if self.window else self.position
         distance = first_kept - self.num_pinned - self.first_position
-        for place in range(self.num_pinned):
-            assert self.owners[place] == "pinned"
-            self.columns[place] = [
-                (self._turn(master, distance), value)
-                for master, (_, value) in zip(self.pinned_master[place], self.columns[place], strict=True)
-            ]
+        for (keys, _), master in zip(self.columns, self.pinned_master, strict=True):
+            keys[:, pinned] = self._turn(master, distance)
 
     def _turn(self, key: torch.Tensor, distance: int) -> torch.Tensor:
         half = key.shape[-1] // 2

@@ -84,7 +84,7 @@ def piece(owner: int, num_tokens: int) -> Piece:
     return Piece(np.zeros(num_tokens, dtype=np.int64), np.zeros((3, num_tokens), dtype=np.int64), owner)
 
 
-@settings(max_examples=200)
+@settings(max_examples=40)
 @given(
     num_pinned=st.integers(1, 5),
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=40),
@@ -261,7 +261,7 @@ def test_two_replays_run_oldest_first() -> None:
     assert named(rows) == [("old", old.num_due), ("new", 5)]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     kinds=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4)), min_size=1, max_size=6),
     max_batch_tokens=st.integers(8, 200),

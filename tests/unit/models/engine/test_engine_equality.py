@@ -50,7 +50,7 @@ def test_every_round_equals_the_full_forward(model: LanguageModel, seed: int) ->
     assert_same(outcomes, full_forward(model, INSTRUCTIONS[seed], rounds, outcomes))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     num_rounds=st.lists(st.tuples(st.integers(0, 8), st.integers(0, 6)), min_size=1, max_size=5),
     grids=st.lists(st.sampled_from(GRIDS), min_size=1, max_size=3),
