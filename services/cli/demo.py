@@ -228,13 +228,15 @@ class Demo:
 
 
 def _settings(histograms: HistogramReceiver) -> Settings:
+    """The environment's, with a gateway port of the demo's own and, unless they go elsewhere, metrics to us."""
     settings = Settings.load()
-    if settings.telemetry.otlp_endpoint:
-        return settings
-    telemetry = TelemetrySettings(
-        otlp_endpoint=histograms.endpoint, trace_ratio=0.0, metric_period_s=_METRIC_PERIOD_S
-    )
-    return settings.model_copy(update={"telemetry": telemetry})
+    gateway = settings.gateway.model_copy(update={"port": 0})
+    telemetry = settings.telemetry
+    if not telemetry.otlp_endpoint:
+        telemetry = TelemetrySettings(
+            otlp_endpoint=histograms.endpoint, trace_ratio=0.0, metric_period_s=_METRIC_PERIOD_S
+        )
+    return settings.model_copy(update={"gateway": gateway, "telemetry": telemetry})
 
 
 def task_value(name: str) -> int:

@@ -1,6 +1,7 @@
 """`streamo demo`."""
 
 import json
+import signal
 import time
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from services.cli.demo import Demo
 from services.cli.options import TaskName
+from services.cli.stack_commands import interrupt
 from services.local.stack_file import DIRECTORY
 from services.shared.errors import InvalidInput
 
@@ -40,6 +42,7 @@ def demo(
     """
     if not source and (ask or task):
         raise InvalidInput("--ask and --task are for a video of your own: give it with --source")
+    signal.signal(signal.SIGTERM, interrupt)
     console = Console()
     demo = Demo(
         DIRECTORY / "demo",

@@ -55,7 +55,7 @@ def up(
         console.print(f"\nUp. The gateway is at {state.gateway}. Stop it with: streamo down")
         console.print(_NEXT_STEPS, soft_wrap=True)
         return
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     stack = LocalStack(directory, load_settings(), progress)
     try:
         with progress:
@@ -159,5 +159,6 @@ def load_settings() -> Settings:
     return Settings.load()
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """For SIGTERM, so that it ends a command in order, as Ctrl-C does."""
     raise KeyboardInterrupt

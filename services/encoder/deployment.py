@@ -6,11 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import torch
 from opentelemetry import propagate
 from ray import serve
 
-from models.vlm.model import VisionEncoder
 from services.shared.settings import Settings
 from services.shared.telemetry import Metrics, Spans, Telemetry
 
@@ -22,6 +20,11 @@ class Encoder:
     """Stateless. One batch is encoded at a time, in a thread, while the next one gathers."""
 
     def __init__(self, settings: Settings) -> None:
+        # Here, not above: whoever deploys only names this class, and need not load the model's libraries for it.
+        import torch
+
+        from models.vlm.model import VisionEncoder
+
         model = settings.model
         torch.set_num_threads(model.num_threads)
         self._encoder = VisionEncoder.load(Path(model.path), getattr(torch, model.dtype), model.device)
@@ -60,11 +63,11 @@ class Encoder:
         return tokens
 
     def _encode(self, frames: list[np.ndarray]) -> list[np.ndarray]:
-        return [tokens.to("cpu", torch.float32).numpy() for tokens in self._encoder.encode(frames)]
+        return [tokens.float().cpu().numpy() for tokens in self._encoder.encode(frames)]
 
     def check_health(self) -> None:
         """Raises where the device has gone; Serve then replaces the replica."""
-        torch.zeros(1, device=self._encoder.device).item()
+        self._encoder.check_device()
 
     def __del__(self) -> None:
         if hasattr(self, "_telemetry"):

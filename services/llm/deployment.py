@@ -7,17 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from ray import serve
 
-from models.engine.config import EngineConfig
-from models.engine.engine import Engine
-from models.vlm.frame_size import FrameBudget
-from models.vlm.model import LanguageModel
-from services.llm.encoder_client import EncoderClient
-from services.llm.frame_reader import FrameReader
-from services.llm.parts import Parts
-from services.llm.replica import Replica
 from services.shared.errors import Unavailable
 from services.shared.settings import Settings
 from services.shared.telemetry import Metrics, Telemetry
@@ -38,6 +29,18 @@ class LLM:
     """One engine, one member of the consumer group. Serve routes nothing to it but `status`."""
 
     def __init__(self, settings: Settings, encoder: Any) -> None:
+        # Here, not above: whoever deploys only names this class, and need not load the model's libraries for it.
+        import torch
+
+        from models.engine.config import EngineConfig
+        from models.engine.engine import Engine
+        from models.vlm.frame_size import FrameBudget
+        from models.vlm.model import LanguageModel
+        from services.llm.encoder_client import EncoderClient
+        from services.llm.frame_reader import FrameReader
+        from services.llm.parts import Parts
+        from services.llm.replica import Replica
+
         logging.getLogger("services").setLevel(logging.INFO)
         model = settings.model
         torch.set_num_threads(model.num_threads)
