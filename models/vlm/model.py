@@ -62,11 +62,11 @@ class VisionEncoder:
     def budget(self) -> FrameBudget:
         return self._pixels.budget
 
-    @torch.no_grad()
     def check_device(self) -> None:
         """Raises what the device raises where it no longer answers."""
         torch.zeros(1, device=self.device).item()
 
+    @torch.no_grad()
     def encode(self, frames: Sequence[np.ndarray]) -> list[torch.Tensor]:
         """Visual tokens [rows * cols, hidden_size] of each frame, in order; frames do not see each other.
 
