@@ -24,6 +24,8 @@ def main() -> None:
         # The processes that parse media inherit the environment; what is in these is not for them.
         for name in [name for name in os.environ if name.startswith(PREFIX)]:
             del os.environ[name]
+        # numpy's thread pool, which would be forked with every one of them, has nothing to do there.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         telemetry = Telemetry("ingest", settings.telemetry)
         Topics.of(settings.kafka).create(settings.kafka)
         worker = Worker(settings, telemetry)

@@ -82,9 +82,10 @@ class StreamLog:
             self._num_failed = 0
         return self.epoch
 
-    def wait_for_room(self, timeout_s: float) -> bool:
+    def wait_for_room(self, timeout_s: float, max_in_flight: int = MAX_IN_FLIGHT) -> bool:
+        """Whether fewer than `max_in_flight` records wait for their acknowledgement."""
         with self._acknowledged:
-            return self._acknowledged.wait_for(lambda: self._in_flight < MAX_IN_FLIGHT, timeout_s)
+            return self._acknowledged.wait_for(lambda: self._in_flight < max_in_flight, timeout_s)
 
     def write_frame(self, frame: Frame) -> None:
         """In the epoch begun before.

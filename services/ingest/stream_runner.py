@@ -11,7 +11,7 @@ from models.vlm.frame_size import FrameBudget
 from services.ingest.backoff import Backoff
 from services.ingest.camera_process import CameraProcess, ProcessDied
 from services.ingest.capture import CaptureConfig
-from services.ingest.frame_log import FrameLog
+from services.ingest.frame_log import MAX_IN_FLIGHT, FrameLog
 from services.ingest.frames_tail import Tail, find_tail
 from services.ingest.link import Closed, Open, Opened, Start
 from services.ingest.source import Source, UnsupportedSource
@@ -27,6 +27,7 @@ _LOG = logging.getLogger(__name__)
 _TICK_S = 0.2
 # The process's own timeouts come first; this much later it counts as stuck.
 _STUCK_SLACK_S = 2.0
+_START_TIMEOUT_S = 30.0
 _DRAIN_TIMEOUT_S = 20.0
 
 
@@ -147,9 +148,14 @@ class StreamRunner:
         self._process.send(Open())
         while not self._stopping.is_set():
             # A frame is taken from the process only when Kafka has room for it; until then the process drops.
-            if not self._log.wait_for_room(_TICK_S):
+            # A recording's frames go one by one, so that what Kafka has is all up to some frame, without a hole.
+            if not self._log.wait_for_room(_TICK_S, 1 if run.is_finite else MAX_IN_FLIGHT):
                 run.excuse_silence()
                 continue
+            if run.is_finite and self._log.has_failed:
+                # A recording loses nothing: it is read again from the last frame that Kafka has.
+                self._drop_process()
+                return run.end(frame_pb2.SOURCE_STATE_DISCONNECTED, "Kafka did not take all frames")
             message = self._process.receive(_TICK_S)
             self._count(self._process)
             match message:
@@ -177,10 +183,6 @@ class StreamRunner:
                     if run.num_frames:
                         self._log.num_kept = max(self._log.num_kept, status.num_kept)
                     return run.end(status.state, status.detail)
-            if run.is_finite and self._log.has_failed:
-                # A recording loses nothing: it is read again from the last frame that Kafka has.
-                self._drop_process()
-                return run.end(frame_pb2.SOURCE_STATE_DISCONNECTED, "Kafka did not take all frames")
         return run.end(frame_pb2.SOURCE_STATE_DISCONNECTED, "the stream was stopped")
 
     def _begin_recording(self) -> Tail | None:
@@ -244,7 +246,10 @@ class _Run:
         self._excused_s = time.monotonic()
 
     def is_stuck(self) -> bool:
-        return time.monotonic() - max(self._excused_s, self._process.alive_s) > self._limit_s
+        alive_s = self._process.alive_s
+        # A process that is still starting, on a machine that is busy starting many, is slow and not stuck.
+        limit_s = self._limit_s if alive_s else _START_TIMEOUT_S
+        return time.monotonic() - max(self._excused_s, alive_s) > limit_s
 
     def end(self, state: SourceState, detail: str) -> RunEnd:
         return RunEnd(state, detail, self._last_s - self._first_s)

@@ -25,7 +25,7 @@ from services.shared.topics import partition_of
 from streamo.v1 import frame_pb2
 from streamo.v1.frame_pb2 import Frame
 from tests.support.camera_host import CameraHost, CountingSource, number_in
-from tests.support.ingest_rig import WAIT_S, Rig, picture_of
+from tests.support.ingest_rig import WAIT_S, Rig, camera_processes, picture_of
 from tests.support.waiting import poll_until
 
 FPS = 10
@@ -255,9 +255,10 @@ def test_corrupt_packets_cost_pictures_and_not_the_stream(make_rig: MakeRig, hos
     rig.add("gate", host.url("gate"))
     frames = rig.wait_frames("gate", 30)
     assert len(rig.epochs("gate")) == 1
-    # What is damaged is passed over, so that what is kept shows what it should.
+    # FFmpeg fills some holes with what stood there before; nothing is ever shown out of order.
     shown = [number_in(picture_of(frame)) for frame in frames]
-    assert rises(shown)
+    assert shown == sorted(shown)
+    assert shown[-1] > shown[0] + 20
 
 
 def test_a_removed_stream_is_left_and_its_process_ends(make_rig: MakeRig, host: CameraHost):
@@ -267,7 +268,7 @@ def test_a_removed_stream_is_left_and_its_process_ends(make_rig: MakeRig, host: 
     rig.wait_frames("gate", 2)
     rig.remove("gate")
     poll_until(lambda: host.cameras["gate"].num_viewers == 0, WAIT_S, "the camera without a viewer")
-    poll_until(lambda: not camera_processes(), WAIT_S, "no process of a camera")
+    poll_until(lambda: not camera_processes(psutil.Process()), WAIT_S, "no process of a camera")
 
 
 def test_the_same_id_added_again_with_another_source_runs_that_one(make_rig: MakeRig):
@@ -283,26 +284,12 @@ def test_the_same_id_added_again_with_another_source_runs_that_one(make_rig: Mak
         assert host.cameras["new"].num_viewers == 1
 
 
-def camera_processes() -> list[psutil.Process]:
-    """Of workers in this process; what has just died and is not yet waited for does not count."""
-    found = []
-    for child in psutil.Process().children(recursive=True):
-        try:
-            if child.status() != psutil.STATUS_ZOMBIE and any(
-                "spawn_main" in word for word in child.cmdline()
-            ):
-                found.append(child)
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
 def test_a_camera_process_that_dies_is_told_and_replaced(make_rig: MakeRig, host: CameraHost):
     rig = make_rig()
     rig.start_worker()
     rig.add("gate", host.url("gate"))
     rig.wait_frames("gate", 2)
-    (process,) = camera_processes()
+    (process,) = camera_processes(psutil.Process())
     os.kill(process.pid, signal.SIGSEGV)
     assert "signal 11" in rig.wait_status("gate", frame_pb2.SOURCE_STATE_DISCONNECTED).detail
     second = poll_until(lambda: [*rig.epochs("gate"), 0][1], WAIT_S, "a second epoch")
@@ -314,7 +301,7 @@ def test_a_camera_process_that_hangs_is_ended_and_replaced(make_rig: MakeRig, ho
     rig.start_worker()
     rig.add("gate", host.url("gate"))
     rig.wait_frames("gate", 2)
-    (process,) = camera_processes()
+    (process,) = camera_processes(psutil.Process())
     os.kill(process.pid, signal.SIGSTOP)
     assert "no picture" in rig.wait_status("gate", frame_pb2.SOURCE_STATE_DISCONNECTED).detail
     poll_until(lambda: len(rig.epochs("gate")) == 2, WAIT_S, "a second epoch")

@@ -1,5 +1,6 @@
 """Ingest workers on a real Kafka, and what they wrote."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -77,8 +78,7 @@ class WorkerProcess:
 
     def children(self) -> list[psutil.Process]:
         """The processes of its cameras."""
-        found = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in found if any("spawn_main" in word for word in child.cmdline())]
+        return camera_processes(psutil.Process(self.process.pid))
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -90,9 +90,18 @@ class WorkerProcess:
 
 
 def _plain_environment() -> dict[str, str]:
-    import os
-
     return {name: value for name, value in os.environ.items() if not name.startswith("STREAMO_")}
+
+
+def camera_processes(worker: psutil.Process) -> list[psutil.Process]:
+    """Grandchildren: the children are multiprocessing's fork server and its resource tracker."""
+    found = []
+    for child in worker.children():
+        try:
+            found += [one for one in child.children() if one.status() != psutil.STATUS_ZOMBIE]
+        except psutil.NoSuchProcess:
+            continue
+    return found
 
 
 class Rig:
@@ -176,8 +185,10 @@ class Rig:
         for worker in self._workers:
             if isinstance(worker, WorkerThread):
                 worker.stop()
-            elif worker.process.poll() is None:
-                worker.kill()
+            else:
+                if worker.process.poll() is None:
+                    worker.kill()
+                print(worker.log_path.read_text())  # pytest shows it where the test failed
         self._reader.close()
         self._view.stop()
         self.control.close()
