@@ -14,7 +14,7 @@ from models.data.instructions import find_query
 from models.data.labels import gold_events
 from models.data.scene import EndlessScene
 from models.evaluation.telling import TellingScore, Told, score_tellings
-from services.cli.client import Client, ClientError
+from services.cli.client import Client, ClientError, EventStream
 from services.cli.demo_summary import DemoSummary
 from services.cli.event_line import event_line
 from services.cli.histogram_receiver import HistogramReceiver
@@ -103,7 +103,7 @@ class Demo:
                 cameras = self._start_cameras(local)
             client = stack.enter_context(Client(local.gateway_address))
             self._console.print(f"Ready after {time.monotonic() - started_s:.1f} s. Events:\n")
-            self._follow(client)
+            stack.enter_context(self._follow(client))
             streams = self._add_all(client, cameras)
             self._wait()
             self._drain(client, streams)
@@ -145,8 +145,8 @@ class Demo:
             client.add_watch(watch.stream_id, watch.watch_id, task_value(watch.task), watch.instruction)
         return streams
 
-    def _follow(self, client: Client) -> None:
-        """Prints and keeps every event, in a thread of its own, until the client is closed."""
+    def _follow(self, client: Client) -> EventStream:
+        """Prints and keeps every event, in a thread of its own, until the subscription is closed."""
         subscription = client.subscribe(start="earliest")
 
         def follow() -> None:
@@ -159,6 +159,7 @@ class Demo:
                 self._ended.set()
 
         threading.Thread(target=follow, name="demo-follow", daemon=True).start()
+        return subscription
 
     def _receive(self, event: Event) -> None:
         captured_at_us = event.stamps.captured_at_us
