@@ -44,7 +44,7 @@ def gate(stack: LocalStack, urls: dict[str, str]) -> str:
 
 
 def events_of(client: Client, stream_id: str) -> list[Event]:
-    return list(client.get_events(stream_ids=[stream_id]))
+    return [event for page in client.get_events(stream_ids=[stream_id], page_size=1000) for event in page.events]
 
 
 @pytest.mark.timeout(180)
