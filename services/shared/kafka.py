@@ -1,5 +1,6 @@
 """Kafka clients with the settings that our promises rest on, and the headers that carry a trace."""
 
+import time
 from collections.abc import Iterable, Sequence
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
@@ -46,7 +47,10 @@ def member(
     session_timeout_s: float,
     max_poll_interval_s: float,
 ) -> KafkaConsumer:
-    """A consumer that is a member of `group` on `topic`: to be assigned a partition is to own its streams."""
+    """A consumer that is a member of `group` on `topic`: to be assigned a partition is to own its streams.
+
+    Raises Unavailable where Kafka does not tell the topic's partitions in time.
+    """
     consumer = KafkaConsumer(
         **_consumer_settings(settings),
         group_id=settings.prefix + group,
@@ -57,6 +61,15 @@ def member(
         max_poll_interval_ms=int(max_poll_interval_s * 1000),
     )
     consumer.subscribe([topic], listener=listener)
+    # A member that joins as leader before it knows the topic's partitions shares out none, and may take what it
+    # learns a moment later for what it has shared out: then nobody is ever assigned anything.
+    deadline_s = time.monotonic() + _REQUEST_TIMEOUT_MS / 1000
+    while not consumer.partitions_for_topic(topic):
+        if time.monotonic() > deadline_s:
+            consumer.close()
+            raise Unavailable(
+                f"Kafka at {settings.bootstrap_servers} does not tell the partitions of {topic}"
+            )
     return consumer
 
 
