@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from support.llm_bench import Bench, eventually
 from support.llm_replica import ReplicaProcess
-from support.promise import violations
+from support.promise import StreamRecords, violations
 from support.scripted_engine import picture
 
 from models.vlm.state import State
-from services.shared.settings import LlmSettings, Settings
-from streamo.v1.event_pb2 import EventKind
+from services.local.redis_server import RedisServer
+from services.shared.control_log import watch_key
+from services.shared.settings import LlmSettings, RedisSettings, Settings
+from services.shared.topics import partition_of
+from streamo.v1.event_pb2 import EventKind, Reason
 from streamo.v1.task_pb2 import Task
 
 Start = Callable[..., ReplicaProcess]
@@ -51,7 +56,7 @@ def start(llm_settings: Settings, tmp_path: Path) -> Iterator[Start]:
         if replica.is_running:
             replica.kill()
     for replica in running:
-        print(f"--- {replica.log_path.name}\n{replica.log()[-4000:]}")
+        print(f"--- {replica.log_path.name}\n{replica.log()[-6000:]}")
 
 
 class Camera:
@@ -67,7 +72,9 @@ class Camera:
     def send(self, count: int, steps: int = 2) -> None:
         for _ in range(count):
             state = SCRIPT[self.sent % len(SCRIPT)]
-            self.bench.send_frame(self.stream_id, self.epoch, self.sent, picture(state, steps, self.sent % 250))
+            self.bench.send_frame(
+                self.stream_id, self.epoch, self.sent, picture(state, steps, self.sent % 250)
+            )
             self.sent += 1
         self.bench.flush()
 
@@ -93,32 +100,181 @@ class Camera:
         assert not any(e.kind == EventKind.EVENT_KIND_GAP for e in records.events)
 
 
-def test_a_clean_run_keeps_the_promise(bench: Bench, start: Start) -> None:
-    cameras = [Camera(bench, f"cam-{n}") for n in range(3)]
-    replica = start()
+@pytest.fixture
+def cameras(bench: Bench) -> list[Camera]:
+    """Three streams over both partitions."""
+    cameras = [Camera(bench, stream_id) for stream_id in ("north", "gate", "yard")]
+    assert {partition_of(camera.stream_id, 2) for camera in cameras} == {0, 1}
+    return cameras
+
+
+def num_events(bench: Bench, cameras: list[Camera]) -> int:
+    return sum(len(bench.events(camera.stream_id)) for camera in cameras)
+
+
+def finish(cameras: list[Camera]) -> None:
     for camera in cameras:
-        camera.send(30)
+        camera.send(5)
     for camera in cameras:
         camera.wait()
         camera.check()
+
+
+def test_a_clean_run_keeps_the_promise(cameras: list[Camera], start: Start) -> None:
+    replica = start()
+    for camera in cameras:
+        camera.send(30)
+    finish(cameras)
     assert replica.stop() == 0
 
 
-def test_the_promise_holds_over_kills_at_any_moment(bench: Bench, start: Start) -> None:
-    cameras = [Camera(bench, f"cam-{n}") for n in range(3)]
+def test_the_promise_holds_over_kills_at_any_moment(
+    bench: Bench, cameras: list[Camera], start: Start
+) -> None:
     chance = random.Random(7)
     for _ in range(4):
         replica = start(step_ms=5)
+        before = num_events(bench, cameras)
         for camera in cameras:
             camera.send(25)
-        before = sum(len(bench.events(camera.stream_id)) for camera in cameras)
-        eventually(
-            "the replica goes on", lambda n=before: sum(len(bench.events(c.stream_id)) for c in cameras) > n
-        )
+        eventually("the replica goes on", lambda n=before: num_events(bench, cameras) > n)
         time.sleep(chance.uniform(0, 0.4))  # the moment of the kill, not a synchronisation
         replica.kill()
     start()
+    finish(cameras)
+
+
+@pytest.mark.parametrize("step", ["before begin", "begun", "records sent", "offsets sent", "committed"])
+def test_the_promise_holds_over_a_kill_at_each_step_of_a_commit(
+    cameras: list[Camera], start: Start, step: str
+) -> None:
+    replica = start(fail_at=f"{step}:4", step_ms=3)
     for camera in cameras:
-        camera.send(5)
-        camera.wait(90)
-        camera.check()
+        camera.send(25)
+    eventually("the replica dies", lambda: not replica.is_running)
+    assert replica.process.returncode == -signal.SIGKILL
+    start()
+    finish(cameras)
+
+
+def test_a_zombie_is_fenced(bench: Bench, cameras: list[Camera], start: Start) -> None:
+    """It sleeps for longer than its session, another takes over, it wakes: nothing of it is committed any more."""
+    zombie = start(step_ms=3)
+    for camera in cameras:
+        camera.send(20)
+    eventually("the first one goes on", lambda: num_events(bench, cameras) > 10)
+    zombie.signal(signal.SIGSTOP)
+    start(step_ms=3)
+    for camera in cameras:
+        camera.send(20)
+    for camera in cameras:
+        camera.wait()
+    before = num_events(bench, cameras)
+    zombie.signal(signal.SIGCONT)
+    for camera in cameras:
+        camera.send(20)
+    finish(cameras)
+    assert num_events(bench, cameras) > before
+
+
+@pytest.mark.parametrize("fate", ["gone", "empty", "stale"])
+def test_redis_costs_time_but_never_content(
+    bench: Bench,
+    cameras: list[Camera],
+    start: Start,
+    llm_settings: Settings,
+    redis_server: RedisServer,
+    fate: str,
+) -> None:
+    replica = start()
+    for camera in cameras:
+        camera.send(20)
+    for camera in cameras:
+        camera.wait()
+    kept = {}
+    with redis.Redis.from_url(redis_server.url) as client:
+        eventually("checkpoints are written", lambda: len(client.keys(f"{llm_settings.kafka.prefix}*")) == 3)
+        if fate == "stale":
+            kept = {key: client.get(key) for key in client.scan_iter()}
+            for camera in cameras:
+                camera.send(13)
+            for camera in cameras:
+                camera.wait()
+        replica.kill()
+        client.flushall()
+        client.mset(kept) if kept else None
+    settings = llm_settings
+    if fate == "gone":
+        unused = RedisSettings(url="redis://127.0.0.1:1/0", timeout_s=0.2)
+        settings = llm_settings.model_copy(update={"redis": unused})
+    start(settings)
+    finish(cameras)
+
+
+def test_partitions_move_to_a_second_replica_and_back(
+    bench: Bench, cameras: list[Camera], start: Start
+) -> None:
+    first = start(step_ms=2)
+    for camera in cameras:
+        camera.send(15)
+    eventually("the first one goes on", lambda: num_events(bench, cameras) > 5)
+    second = start(step_ms=2)
+    eventually("the second one owns a partition", lambda: "taken over" in second.log())
+    for camera in cameras:
+        camera.send(15)
+    for camera in cameras:
+        camera.wait()
+    assert second.stop() == 0
+    for camera in cameras:
+        camera.send(15)
+    finish(cameras)
+    assert first.is_running
+    assert first.stop() == 0
+
+
+def test_what_cannot_be_read_is_quarantined_and_named(bench: Bench, start: Start) -> None:
+    camera = Camera(bench, "gate")
+    start()
+    camera.send(4)
+    bench.send_raw("gate", b"\xff\xff\xff")
+    camera.sent += 1
+    bench.send_frame("gate", camera.epoch, camera.sent, data=b"short")
+    camera.sent += 1
+    camera.send(4)
+    camera.wait()
+    records = bench.records("gate")
+    assert (
+        violations(StreamRecords(records.frames[:4] + records.frames[5:], records.events, records.state))
+        == []
+    )
+    gaps = [event for event in records.events if event.kind == EventKind.EVENT_KIND_GAP]
+    assert [(gap.reason, gap.gap.first.frame_seq, gap.gap.last.frame_seq) for gap in gaps] == [
+        (Reason.REASON_UNREADABLE, 4, 4),
+        (Reason.REASON_UNREADABLE, 5, 5),
+    ]
+    assert next(value for _, value in bench.read(bench.topics.quarantine, 0)) == b"\xff\xff\xff"
+
+
+def test_an_ask_ends_with_its_answer_or_its_time(bench: Bench, start: Start) -> None:
+    bench.add_stream("gate")
+    hour_us = 3_600_000_000
+    now_us = time.time_ns() // 1000
+    bench.add_watch("gate", "asked", Task.TASK_QA, "How many?", once=True, expires_at_us=now_us + hour_us)
+    bench.add_watch("gate", "late", Task.TASK_QA, "Who?", once=True, expires_at_us=now_us + 1)
+    epoch = bench.begin_epoch("gate")
+    start()
+    for number, state in enumerate((SILENCE, RESPONSE, RESPONSE)):
+        bench.send_frame("gate", epoch, number, picture(state, 1, number))
+    bench.flush()
+    eventually(
+        "both asks have ended",
+        lambda: sum(e.kind == EventKind.EVENT_KIND_ENDED for e in bench.events("gate")) == 2,
+    )
+    told = {(event.watch_id, event.kind, event.reason) for event in bench.events("gate")}
+    assert ("asked", EventKind.EVENT_KIND_ENDED, Reason.REASON_ANSWERED) in told
+    assert ("late", EventKind.EVENT_KIND_ENDED, Reason.REASON_TIMED_OUT) in told
+    answers = [event for event in bench.events("gate") if event.kind == EventKind.EVENT_KIND_ANSWER]
+    assert [(event.watch_id, event.text) for event in answers] == [("asked", "number 1")]
+    control = dict(bench.read(bench.topics.control, 0))
+    assert control[watch_key("gate", "asked")] is None
+    assert control[watch_key("gate", "late")] is None

@@ -58,7 +58,12 @@ class Bench:
         return self.control.write(epoch_key(stream_id), ControlRecord(epoch=begin))
 
     def add_watch(
-        self, stream_id: str, watch_id: str, task: Task = Task.TASK_EVENT, instruction: str = "cars", **values: object
+        self,
+        stream_id: str,
+        watch_id: str,
+        task: Task = Task.TASK_EVENT,
+        instruction: str = "cars",
+        **values: object,
     ) -> int:
         watch = Watch(stream_id=stream_id, watch_id=watch_id, task=task, instruction=instruction, **values)
         return self.control.write(watch_key(stream_id, watch_id), ControlRecord(watch=watch))

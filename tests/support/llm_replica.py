@@ -32,7 +32,10 @@ class ReplicaProcess:
         self.log_path = log_path
         with log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "support.llm_replica", *arguments], env=environment, stdout=log, stderr=log
+                [sys.executable, "-m", "support.llm_replica", *arguments],
+                env=environment,
+                stdout=log,
+                stderr=log,
             )
 
     def kill(self) -> None:
@@ -82,9 +85,12 @@ def main(arguments: list[str]) -> int:
     from support.scripted_engine import SIZE, STATE_TOKEN_IDS, WINDOW_ROUNDS, ScriptedEncoder, ScriptedEngine
 
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s.%(msecs)03d %(threadName)s %(name)s %(message)s", datefmt="%H:%M:%S"
+        level=logging.INFO,
+        format="%(asctime)s.%(msecs)03d %(threadName)s %(name)s %(message)s",
+        datefmt="%H:%M:%S",
     )
     logging.getLogger("kafka").setLevel(logging.WARNING)
+    logging.getLogger("kafka.coordinator").setLevel(logging.INFO)
     options = dict(argument.removeprefix("--").split("=", 1) for argument in arguments)
     step_s = int(options.get("step-ms", 0)) / 1000
 

@@ -16,8 +16,8 @@ from models.engine.round import Decision
 from models.vlm.frame_size import FrameBudget
 from services.llm.committer import Aborted, Committed, OutgoingRecord, Transaction
 from services.llm.frame_reader import FrameReader
-from services.llm.parts import Parts
 from services.llm.partition import Partition
+from services.llm.parts import Parts
 from services.llm.recovery import read_standing
 from services.shared.control_log import ControlView, epoch_key, stream_key, watch_key
 from services.shared.settings import KafkaSettings, LlmSettings, TelemetrySettings
@@ -212,7 +212,7 @@ class World:
 
     def finish(self) -> None:
         """Everything that was sent is decided and committed."""
-        for _ in range(10_000):
+        for _ in range(300):
             self.receive(5)
             moved = self.advance()
             self.step()
@@ -242,7 +242,9 @@ class World:
         return StreamRecords(frames, self.events(stream_id), self.state(stream_id))
 
     def _values(self, topic: str, stream_id: str) -> list[bytes]:
-        return [record.value for record in self.logs.topics.get(topic, []) if record.key == stream_id.encode()]
+        return [
+            record.value for record in self.logs.topics.get(topic, []) if record.key == stream_id.encode()
+        ]
 
     def _save(self, checkpoints: Sequence[Checkpoint]) -> None:
         self.redis.update({checkpoint.state.stream_id: checkpoint for checkpoint in checkpoints})
