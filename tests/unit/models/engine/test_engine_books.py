@@ -35,12 +35,13 @@ def test_the_books_import_without_torch() -> None:
     modules = ("config", "errors", "round", "piece", "block_pool", "slot_table", "session", "scheduler")
     imports = ", ".join(f"models.engine.{module}" for module in modules)
     program = f"import {imports}, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=110).returncode == 0
 
 
 # --- blocks
 
 
+@settings(deadline=None)
 @given(requests=st.lists(st.integers(1, 12), max_size=30), data=st.data())
 def test_blocks_are_never_held_twice_and_never_lost(requests: list[int], data: st.DataObject) -> None:
     pool, held = BlockPool(40), []
@@ -84,7 +85,7 @@ def piece(owner: int, num_tokens: int) -> Piece:
     return Piece(np.zeros(num_tokens, dtype=np.int64), np.zeros((3, num_tokens), dtype=np.int64), owner)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     num_pinned=st.integers(1, 5),
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=40),
@@ -142,6 +143,7 @@ def test_a_step_beyond_the_reservation_is_refused() -> None:
         table.extend([piece(0, 1)])
 
 
+@settings(deadline=None)
 @given(
     num_tokens=st.integers(1, 12),
     frame_start=st.integers(0, 5),
@@ -261,7 +263,7 @@ def test_two_replays_run_oldest_first() -> None:
     assert named(rows) == [("old", old.num_due), ("new", 5)]
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     kinds=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4)), min_size=1, max_size=6),
     max_batch_tokens=st.integers(8, 200),
