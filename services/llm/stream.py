@@ -248,7 +248,7 @@ class Stream:
         if frame.id.epoch < self.ledger.version:
             self._pop()  # of a former stream of this id
             return True
-        if frame.offset < self.ledger.next_offset or frame.id < position.next_frame:
+        if frame.id < position.next_frame:
             # Read again after a takeover, or sent twice: whoever has not had it takes it.
             return self._take(queued, frame)
         missing = position.missing_before(frame.mark)

@@ -27,6 +27,7 @@ stream_ids = st.sampled_from(STREAMS)
 rounds = st.lists(st.tuples(st.sampled_from(list(State)), st.integers(0, 4)), min_size=1, max_size=6)
 what_comes: st.SearchStrategy[Action] = st.one_of(
     st.tuples(st.just("frames"), stream_ids, rounds, st.integers(1, 3)),
+    st.tuples(st.just("late"), stream_ids, rounds, st.integers(1, 3)),
     st.tuples(st.just("lose"), stream_ids, st.integers(1, 3)),
     st.tuples(st.just("epoch"), stream_ids),
     st.tuples(st.just("bad picture"), stream_ids),
@@ -70,6 +71,7 @@ class History:
         self.frames: dict[str, list[FrameRecord]] = {stream_id: [] for stream_id in STREAMS}
         self.epoch: dict[str, int] = {}
         self.seq: dict[str, int] = {}
+        self.num_epochs = dict.fromkeys(STREAMS, 0)
         self.number = 0
         self.time_ms = 1000
         for stream_id in STREAMS:
@@ -84,11 +86,15 @@ class History:
                 stream_id, scripts, a_record = arguments
                 for first in range(0, len(scripts), a_record):
                     self._send(stream_id, scripts[first : first + a_record])
+            case "late":
+                self.do(("frames", *arguments))
+                world.now_us += 12_000_000
             case "lose":
                 self.seq[arguments[0]] += arguments[1]
             case "epoch":
                 self.epoch[arguments[0]] = world.begin_epoch(arguments[0])
                 self.seq[arguments[0]] = 0
+                self.num_epochs[arguments[0]] += 1
             case "bad picture":
                 frame = Frame(
                     frame_seq=self._next_seq(arguments[0]), media_time_ms=self.time_ms, width=1, height=1
@@ -144,6 +150,8 @@ class History:
 
     def _check_gaps(self, stream_id: str) -> None:
         """Nothing is told missing twice, and nothing that was there."""
+        reasons = [event.reason for event in self.world.events(stream_id)]
+        assert reasons.count(Reason.REASON_DISCONNECTED) < self.num_epochs[stream_id]
         named: set[tuple[int, int]] = set()
         for event in self.world.events(stream_id):
             if event.gap.HasField("first"):
