@@ -60,13 +60,13 @@ class CheckpointStore:
         for first in range(0, len(stream_ids), _BATCH):
             batch = stream_ids[first : first + _BATCH]
             try:
-                values: list[bytes | None] = self._client.mget([self._key(stream_id) for stream_id in batch])
+                values = self._client.mget([self._key(stream_id) for stream_id in batch])
             except redis.RedisError as error:
                 log.warning("checkpoints cannot be read: %r", error)
                 self._count("unreadable", len(stream_ids) - first)
                 return found
             for stream_id, value in zip(batch, values, strict=True):
-                if value is None:
+                if not isinstance(value, bytes):  # None: there is no checkpoint
                     continue
                 try:
                     found[stream_id] = Checkpoint.FromString(value)

@@ -20,7 +20,7 @@ def test_a_variable_sets_its_field(monkeypatch):
 
 def test_an_unknown_variable_is_refused_by_name(monkeypatch):
     monkeypatch.setenv("STREAMO_KAFKA__PARTITION", "3")
-    with pytest.raises(InvalidInput, match="STREAMO_KAFKA__PARTITION;.*STREAMO_KAFKA__PARTITIONS"):
+    with pytest.raises(InvalidInput, match=r"STREAMO_KAFKA__PARTITION;.*STREAMO_KAFKA__PARTITIONS"):
         Settings.load()
 
 
