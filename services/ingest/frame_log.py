@@ -1,5 +1,6 @@
 """What ingest writes: frames and what became of their source to `frames`, epochs and ends to `control`."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaTimeoutError
 from opentelemetry.trace import SpanKind
 
+from services.ingest.delivery_watch import DeliveryWatch
 from services.shared.control_log import AddedStream, ControlWriter, end_key, epoch_key
 from services.shared.errors import Unavailable
 from services.shared.kafka import producer, trace_headers
@@ -23,6 +25,8 @@ from streamo.v1.frame_pb2 import (
     SourceState,
     SourceStatus,
 )
+
+_LOG = logging.getLogger(__name__)
 
 # Frames of one stream that Kafka has not acknowledged yet; then its camera's process waits or drops.
 MAX_IN_FLIGHT = 8
@@ -41,13 +45,17 @@ class FrameLog:
         self.topic = Topics.of(settings).frames
         self.producer: KafkaProducer = producer(settings)
         self.control = ControlWriter(settings)
+        self.deliveries = DeliveryWatch()
 
     def of(self, added: AddedStream, stopping: threading.Event) -> "StreamLog":
         return StreamLog(self, added, stopping)
 
     def close(self, timeout_s: float) -> None:
         """What is not acknowledged by then is lost, and shows downstream as any loss does."""
-        self.producer.close(timeout=timeout_s)
+        try:
+            self.producer.close(timeout=timeout_s)
+        except KafkaTimeoutError:
+            _LOG.warning("frames that Kafka has not taken are lost")
         self.control.close()
 
 
@@ -164,6 +172,7 @@ class StreamLog:
     ) -> bool:
         with self._acknowledged:
             self._in_flight += 1
+        self._log.deliveries.sent()
         try:
             sent = self._log.producer.send(
                 self._log.topic,
@@ -183,6 +192,7 @@ class StreamLog:
     def _on_done(self, record: FrameRecord, failed: bool) -> None:
         if failed and record.HasField("frames"):
             self._count_dropped("kafka")
+        self._log.deliveries.done()
         with self._acknowledged:
             self._in_flight -= 1
             self._num_failed += failed

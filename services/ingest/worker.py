@@ -62,6 +62,7 @@ class Worker:
         try:
             while not stop.is_set():
                 consumer.poll(timeout_ms=_POLL_MS)
+                self._log.deliveries.check()
                 self._run_streams_of(_partitions(consumer), self._control.view)
         finally:
             self._close(consumer)
