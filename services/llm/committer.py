@@ -11,6 +11,7 @@ from typing import Protocol
 
 from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
+from kafka.metrics.stats import Total
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
 from services.shared.kafka import Headers
@@ -71,6 +72,8 @@ class CommitterPort(Protocol):
     def take_result(self) -> Committed | Aborted | None: ...
     def wait_idle(self, timeout_s: float) -> bool: ...
     def close(self, timeout_s: float) -> None: ...
+    @property
+    def is_tainted(self) -> bool: ...
 
 
 class Committer:
@@ -83,6 +86,8 @@ class Committer:
         self._given: tuple[Transaction, ConsumerGroupMetadata] | None = None
         self._result: Committed | Aborted | CommitFailed | None = None
         self._is_closing = False
+        self._is_tainted = False
+        self._num_closed = _count_closed_connections(producer)
         self._thread = threading.Thread(target=self._run, name=f"committer-{name}", daemon=True)
         self._thread.start()
 
@@ -91,6 +96,13 @@ class Committer:
         """A transaction can be given: none is under way, and the result of the last one was taken."""
         with self._changed:
             return self._given is None and self._result is None
+
+    @property
+    def is_tainted(self) -> bool:
+        """A connection was lost during a transaction: the request that ends it may have been sent twice, and the
+        first copy may still arrive and end a later one. The producer must not begin another; a new one has a new
+        epoch, and what the old one sent is refused then."""
+        return self._is_tainted
 
     def give(self, transaction: Transaction, group: ConsumerGroupMetadata) -> None:
         with self._changed:
@@ -139,7 +151,15 @@ class Committer:
                 self._changed.notify_all()
 
     def _commit(self, transaction: Transaction, group: ConsumerGroupMetadata) -> Committed | Aborted:
-        started_s = time.monotonic()
+        started_s, num_closed = time.monotonic(), self._num_closed()
+        try:
+            return self._commit_once(transaction, group, started_s)
+        finally:
+            self._is_tainted |= self._num_closed() != num_closed
+
+    def _commit_once(
+        self, transaction: Transaction, group: ConsumerGroupMetadata, started_s: float
+    ) -> Committed | Aborted:
         self._failpoint("before begin")
         self._producer.begin_transaction()
         try:
@@ -173,3 +193,10 @@ class Committer:
             self._producer.abort_transaction()
         except KafkaError as error:
             raise CommitFailed(f"{cause!r}; and the transaction could not be aborted: {error!r}") from cause
+
+
+def _count_closed_connections(producer: KafkaProducer) -> Callable[[], int]:
+    """The producer tells only a rate of them, which says nothing of one transaction."""
+    name = producer._metrics.metric_name("connection-close-total", "producer-metrics", "Connections closed")
+    producer._metrics.get_sensor("connections-closed").add(name, Total())
+    return lambda: int(producer._metrics.metrics[name].value())

@@ -88,6 +88,11 @@ class Partition:
         return not self._committer.is_idle or any(stream.is_encoding for stream in self._streams.values())
 
     @property
+    def needs_takeover(self) -> bool:
+        """It has to be taken over anew before it can commit again, from what was committed until now."""
+        return self._committer.is_tainted and self._committer.is_idle
+
+    @property
     def commit_busy_s(self) -> float:
         """How long the transaction under way has been so, aborted tries included; 0 where there is none."""
         since_s = self._given_since_s
@@ -184,6 +189,8 @@ class Partition:
         elif isinstance(result, Aborted):
             self._held, self._held_since_s = result.transaction, self._parts.monotonic_s()
         if not self._committer.is_idle or group.generation_id < 0 or not group.member_id:
+            return
+        if self.needs_takeover:
             return
         if self._held is not None:
             if self._parts.monotonic_s() - self._held_since_s >= _ABORT_PAUSE_S:

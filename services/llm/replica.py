@@ -159,9 +159,7 @@ class Replica:
 
     def _follow_assignment(self) -> None:
         for number in self._assignment.take_assigned():
-            since_s = self._taken_since_s[number] = time.monotonic()
-            takeover = self._executor.submit(self._recover, number, since_s)
-            self._taking_over.append((number, since_s, takeover))
+            self._take_over(number)
         for under_way in [*self._taking_over]:
             number, since_s, takeover = under_way
             if takeover.done():
@@ -203,14 +201,26 @@ class Replica:
         if not self._partitions:
             return
         group = self._assignment.group_metadata()
-        for number, partition in self._partitions.items():
+        for number, partition in list(self._partitions.items()):
             partition.commit_if_due(group)
+            if partition.needs_takeover:
+                log.warning(
+                    "partition %d is taken over anew: a connection was lost during a transaction", number
+                )
+                self._release(number)
+                self._assignment.pause(number)
+                self._take_over(number)
             if partition.commit_busy_s > self._settings.llm.commit_timeout_s:
                 raise Unavailable(
                     f"a commit of partition {number} took over {self._settings.llm.commit_timeout_s:g} s"
                 )
 
     # Partitions come and go
+
+    def _take_over(self, number: int) -> None:
+        since_s = self._taken_since_s[number] = time.monotonic()
+        takeover = self._executor.submit(self._recover, number, since_s)
+        self._taking_over.append((number, since_s, takeover))
 
     def _recover(self, number: int, since_s: float) -> Takeover | None:
         recovery = Recovery(

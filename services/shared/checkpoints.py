@@ -38,6 +38,7 @@ class CheckpointStore:
         self._waiting: dict[str, Checkpoint] = {}
         self._changed = threading.Condition()
         self._is_closing = False
+        self._is_down = False
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
         self._thread.start()
 
@@ -62,7 +63,7 @@ class CheckpointStore:
             try:
                 values = self._client.mget([self._key(stream_id) for stream_id in batch])
             except redis.RedisError as error:
-                log.warning("checkpoints cannot be read: %r", error)
+                self._note(error)
                 self._count("unreadable", len(stream_ids) - first)
                 return found
             for stream_id, value in zip(batch, values, strict=True):
@@ -97,10 +98,19 @@ class CheckpointStore:
                     pipeline.set(self._key(stream_id), checkpoint.SerializeToString(), ex=self._ttl_s)
                 pipeline.execute()
         except redis.RedisError as error:
-            log.warning("checkpoints cannot be written: %r", error)
+            self._note(error)
             self._count("failed", len(batch))
         else:
+            self._note(None)
             self._count("saved", len(batch))
+
+    def _note(self, error: redis.RedisError | None) -> None:
+        """Logs that Redis has gone or is back, not every call that failed meanwhile."""
+        if error is not None and not self._is_down:
+            log.warning("Redis does not answer; takeovers read events instead: %r", error)
+        elif error is None and self._is_down:
+            log.warning("Redis answers again")
+        self._is_down = error is not None
 
     def _key(self, stream_id: str) -> str:
         return f"{self._prefix}checkpoint/{stream_id}"

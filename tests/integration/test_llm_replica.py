@@ -16,6 +16,7 @@ from support.promise import StreamRecords, violations
 from support.scripted_engine import picture
 
 from models.vlm.state import State
+from services.local.kafka_broker import KafkaBroker
 from services.local.redis_server import RedisServer
 from services.shared.control_log import watch_key
 from services.shared.settings import LlmSettings, RedisSettings, Settings
@@ -175,6 +176,18 @@ def test_a_zombie_is_fenced(bench: Bench, cameras: list[Camera], start: Start) -
         camera.send(20)
     finish(cameras)
     assert num_events(bench, cameras) > before
+
+
+def test_the_promise_holds_over_a_kill_of_the_broker(
+    bench: Bench, broker: KafkaBroker, cameras: list[Camera], start: Start
+) -> None:
+    start(step_ms=3)
+    for camera in cameras:
+        camera.send(40)
+    eventually("the replica goes on", lambda: num_events(bench, cameras) > 10)
+    broker.kill()
+    broker.start()
+    finish(cameras)
 
 
 @pytest.mark.parametrize("fate", ["gone", "empty", "stale"])

@@ -92,6 +92,10 @@ class MemoryCommitter:
     def close(self, timeout_s: float) -> None:
         pass
 
+    @property
+    def is_tainted(self) -> bool:
+        return False
+
     def commit(self) -> None:
         if self.given is not None:
             transaction, self.given = self.given, None
