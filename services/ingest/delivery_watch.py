@@ -33,7 +33,7 @@ class DeliveryWatch:
             self._moved_s = self._clock_s()
 
     def check(self) -> None:
-        """Raises Unavailable where records are under way and nothing has moved for too long: only a new client helps."""
+        """Raises Unavailable where records are under way and nothing moves any more: only a new client helps."""
         with self._lock:
             is_stuck = self._num_under_way > 0 and self._clock_s() - self._moved_s > FORGOTTEN_AFTER_S
         if is_stuck:
