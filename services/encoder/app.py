@@ -9,7 +9,7 @@ from services.shared.settings import Settings
 def build_app(settings: Settings) -> Application:
     """`settings` travel as an argument: a replica does not see the environment of whoever deploys it."""
     encoder = settings.encoder
-    return Encoder.options(  # type: ignore[no-any-return, attr-defined]
+    return Encoder.options(  # type: ignore[attr-defined, no-any-return]
         num_replicas=encoder.num_replicas,
         # Enough that a batch can gather while the one before it is encoded.
         max_ongoing_requests=4 * encoder.max_batch_frames,

@@ -25,7 +25,7 @@ class Ledger:
     def __init__(self, stream_id: str, parts: Parts, outbox: Outbox) -> None:
         self.stream_id = stream_id
         self.is_dirty = False  # whether what `state` gives has changed since it was last committed
-        self.version = 0
+        self.version: int | None = None  # none before `control` or a committed state named it
         self.removed = False
         self.position = Position()
         self.next_offset = 0
@@ -55,7 +55,7 @@ class Ledger:
     def state(self, watches: Sequence[WatchState]) -> StreamState:
         return StreamState(
             stream_id=self.stream_id,
-            stream_version=self.version,
+            stream_version=self.version or 0,
             removed=self.removed,
             last_seq=self._last_seq,
             epoch=self.position.epoch,
@@ -127,6 +127,12 @@ class Ledger:
         )
         self.is_dirty = True
 
+    def take(self, frame: Frame) -> None:
+        """The frame is handed to the watches, or there are none."""
+        self.advance_to(frame.id.following)
+        self.position = replace(self.position, is_begun=True)
+        self.count_kept(1, frame.num_seen)
+
     def count_kept(self, num_frames: int, num_seen: int) -> None:
         self._counters.frames_kept += num_frames
         self._counters.frames_seen += num_seen
@@ -137,7 +143,7 @@ class Ledger:
     def finish(self, frame: Frame) -> None:
         """Every watch is done with the frame."""
         media_time_ms = max(self.position.media_time_ms, frame.mark.media_time_ms)
-        self.position = replace(self.position, media_time_ms=media_time_ms, is_begun=True)
+        self.position = replace(self.position, media_time_ms=media_time_ms)
         self._captured_at_us = max(self._captured_at_us, frame.captured_at_us)
         self.is_dirty = True
 

@@ -174,7 +174,7 @@ class Stream:
         if added is not None and (added.version != ledger.version or ledger.removed):
             self._reset(added.version, removed=False)
             self._follow_watches()
-        elif added is None and ledger.version and not ledger.removed:
+        elif added is None and ledger.version is not None and not ledger.removed:
             self._reset(ledger.version, removed=True)
 
     def _follow_watches(self) -> None:
@@ -245,7 +245,7 @@ class Stream:
 
     def _pass_frame(self, queued: _Queued, frame: Frame, at_end: bool) -> bool:
         position = self._position_with_shed
-        if frame.id.epoch < self.ledger.version:
+        if self._added is not None and frame.id.epoch < self._added.version:
             self._pop()  # of a former stream of this id
             return True
         if frame.id < position.next_frame:
@@ -294,8 +294,7 @@ class Stream:
         for watch in to_start:
             if (session := self.roster.start(watch, frame.mark)) is not None:
                 takers.append(session)
-        self.ledger.advance_to(frame.id.following)
-        self.ledger.count_kept(1, frame.num_seen)
+        self.ledger.take(frame)
         for session in takers:
             assert embedding is not None
             session.append(frame, embedding.result(), queued.ready_at_us)
@@ -361,7 +360,7 @@ class Stream:
         self._note_taken(last)
 
     def _apply_status(self, item: Status) -> None:
-        if item.epoch < max(self.ledger.position.epoch, self.ledger.version):
+        if self._added is None or item.epoch < max(self.ledger.position.epoch, self._added.version):
             return  # of an ingest worker that was overtaken
         self._tell_missing(self.ledger.position.missing_at_end(item.epoch, item.status.num_kept))
         if item.epoch > self.ledger.position.epoch:

@@ -1,0 +1,61 @@
+"""The encoder client keeps asking until its time is over, and tells a bad picture at once."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from opentelemetry.context import Context
+
+from services.llm.encoder_client import EncoderClient
+from services.shared.errors import Unavailable
+
+PIXELS = np.zeros((28, 28, 3), dtype=np.uint8)
+
+
+class Encoder:
+    def __init__(self, *failures: Exception) -> None:
+        self.failures = list(failures)
+        self.num_calls = 0
+
+    async def __call__(self, pixels: np.ndarray, carrier: dict[str, str]) -> np.ndarray:
+        self.num_calls += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        return np.ones((1, 4), dtype=np.float32)
+
+
+@pytest.fixture
+def clients() -> Iterator[list[EncoderClient]]:
+    clients: list[EncoderClient] = []
+    yield clients
+    for client in clients:
+        client.close()
+
+
+def ask(clients: list[EncoderClient], encoder: Encoder, timeout_s: float = 5) -> object:
+    clients.append(EncoderClient(encoder, timeout_s))
+    return clients[-1].submit(PIXELS, Context()).result(10)
+
+
+def test_tokens_come_back(clients):
+    tokens = ask(clients, Encoder())
+    assert tuple(tokens.shape) == (1, 4)
+
+
+def test_a_failed_call_is_tried_again(clients):
+    encoder = Encoder(ConnectionError("gone"), RuntimeError("restarting"))
+    ask(clients, encoder)
+    assert encoder.num_calls == 3
+
+
+def test_a_bad_picture_is_not_tried_again(clients):
+    encoder = Encoder(ValueError("bad size"))
+    with pytest.raises(ValueError, match="bad size"):
+        ask(clients, encoder)
+    assert encoder.num_calls == 1
+
+
+def test_an_encoder_that_stays_away_is_unavailable(clients):
+    encoder = Encoder(*[ConnectionError("gone")] * 100)
+    with pytest.raises(Unavailable, match="encoder"):
+        ask(clients, encoder, timeout_s=0.5)

@@ -1,0 +1,404 @@
+"""What a stream tells, and when: one short history for each rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from support.llm_world import TOPICS, World, kinds
+from support.promise import violations
+from support.scripted_engine import WINDOW_ROUNDS, picture
+
+from models.vlm.state import State
+from streamo.v1.event_pb2 import Event, EventKind, Reason
+from streamo.v1.frame_pb2 import Frame, FrameBatch, FrameRecord, PixelFormat, SourceState, SourceStatus
+from streamo.v1.task_pb2 import Task
+from streamo.v1.watch_pb2 import Watch
+
+SILENCE, STANDBY, RESPONSE = State.SILENCE, State.STANDBY, State.RESPONSE
+GATE = "gate"
+
+
+class Gate:
+    """A stream with frames a second apart."""
+
+    def __init__(self, source: str = "rtsp://gate/", **llm: object) -> None:
+        self.world = World(**llm)
+        self.version = self.world.add_stream(GATE, source)
+        self.epoch = self.world.begin_epoch(GATE)
+        self.seq = 0
+        self.sent: list[FrameRecord] = []
+
+    def watch(self, watch_id: str = "cars", task: Task = Task.TASK_EVENT, **values: object) -> int:
+        fields: dict[str, object] = {"instruction": "cars", **values}
+        return self.world.add_watch(Watch(stream_id=GATE, watch_id=watch_id, task=task, **fields))
+
+    def begin_epoch(self) -> None:
+        self.epoch, self.seq = self.world.begin_epoch(GATE), 0
+
+    def frames(self, *states: State, steps: int = 1) -> None:
+        for state in states:
+            frame = Frame(
+                frame_seq=self.seq,
+                media_time_ms=len(self.sent) * 1000,
+                captured_at_us=self.world.now_us,
+                width=28,
+                height=28,
+                format=PixelFormat.PIXEL_FORMAT_RGB24,
+                data=picture(state, steps, self.seq).tobytes(),
+                num_seen=4,
+            )
+            self.send(FrameRecord(stream_id=GATE, epoch=self.epoch, frames=FrameBatch(frames=[frame])))
+            self.seq += 1
+
+    def status(self, state: SourceState, num_kept: int = 0) -> None:
+        status = SourceStatus(state=state, num_kept=num_kept, detail="said ingest")
+        self.send(FrameRecord(stream_id=GATE, epoch=self.epoch, status=status))
+
+    def send(self, record: FrameRecord) -> None:
+        self.sent.append(record)
+        self.world.send(record)
+
+    def finish(self) -> list[Event]:
+        self.world.finish()
+        assert violations(self.world.records(GATE, self.sent)) == []
+        return self.world.events(GATE)
+
+
+def reasons(events: Sequence[Event]) -> list[str]:
+    return [Reason.Name(event.reason).removeprefix("REASON_") for event in events if event.reason]
+
+
+def gaps(events: Sequence[Event]) -> list[tuple[str, int, int]]:
+    return [
+        (Reason.Name(e.reason).removeprefix("REASON_"), e.gap.first.frame_seq, e.gap.last.frame_seq)
+        for e in events
+        if e.kind == EventKind.EVENT_KIND_GAP
+    ]
+
+
+def test_states_become_events():
+    gate = Gate()
+    version = gate.watch()
+    gate.frames(SILENCE, STANDBY, STANDBY, RESPONSE, STANDBY, SILENCE, RESPONSE)
+    events = gate.finish()
+    assert kinds(events) == ["STARTED", "OPEN", "CLOSE", "OPEN", "RETRACT", "CLOSE"]
+    started, opened, closed, opened_again, retracted, closed_alone = events
+    assert (started.detail, started.watch_version, started.frame.frame_seq) == ("cars", version, 0)
+    assert closed.event_id == opened.event_id
+    assert (closed.span.start_ms, closed.span.end_ms, closed.text) == (1000, 3000, "number 3")
+    assert tuple(closed.token_ids) == (103, 400)
+    assert retracted.event_id == opened_again.event_id != opened.event_id
+    assert retracted.reason == Reason.REASON_MODEL
+    assert (closed_alone.span.start_ms, closed_alone.span.end_ms) == (5000, 6000)
+    assert closed.stamps.captured_at_us <= closed.stamps.decided_at_us <= closed.stamps.replied_at_us
+
+
+def test_tasks_without_an_open_phase_only_answer():
+    gate = Gate()
+    gate.watch(task=Task.TASK_QA)
+    gate.watch("all", task=Task.TASK_NARRATION)
+    gate.frames(STANDBY, RESPONSE, STANDBY, SILENCE)
+    assert kinds(gate.finish()) == ["STARTED", "STARTED", "ANSWER", "ANSWER"]
+
+
+def test_a_frame_is_encoded_once_however_many_watches():
+    gate = Gate()
+    for watch_id in ("a", "b", "c"):
+        gate.watch(watch_id)
+    gate.frames(SILENCE, SILENCE)
+    gate.finish()
+    assert gate.world.encoder.num_encoded == 2
+
+
+def test_a_stream_without_watches_costs_no_encoding_but_notices_losses():
+    gate = Gate()
+    gate.frames(SILENCE)
+    gate.seq = 4
+    gate.frames(SILENCE)
+    events = gate.finish()
+    assert gaps(events) == [("LOST", 1, 3)]
+    assert gate.world.encoder.num_encoded == 0
+    counters = gate.world.state(GATE).counters
+    assert (counters.frames_seen, counters.frames_kept, counters.frames_skipped) == (8, 2, 3)
+
+
+def test_the_end_of_an_epoch_tells_what_never_came():
+    gate = Gate()
+    gate.watch()
+    gate.frames(SILENCE, SILENCE)
+    gate.status(SourceState.SOURCE_STATE_DISCONNECTED, num_kept=5)
+    gate.begin_epoch()
+    gate.status(SourceState.SOURCE_STATE_LIVE)
+    gate.seq = 1
+    gate.frames(SILENCE)
+    events = gate.finish()
+    assert kinds(events) == ["STARTED", "GAP", "SOURCE", "SOURCE", "GAP", "GAP"]
+    assert gaps(events) == [("LOST", 2, 4), ("DISCONNECTED", 0, 0), ("LOST", 0, 0)]
+    disconnected = events[4]
+    assert not disconnected.gap.HasField("first")
+    assert (disconnected.gap.from_ms, disconnected.gap.to_ms) == (1000, 4000)
+
+
+def test_a_frame_of_an_overtaken_worker_is_nobodys():
+    gate = Gate()
+    gate.watch()
+    gate.frames(SILENCE)
+    old = gate.epoch
+    gate.begin_epoch()
+    gate.frames(SILENCE)
+    gate.epoch, new = old, gate.epoch
+    gate.frames(SILENCE)
+    gate.epoch = new
+    gate.frames(SILENCE)
+    events = gate.finish()
+    assert gate.world.state(GATE).watches[0].rounds_decided == 3
+    assert gaps(events) == [("DISCONNECTED", 0, 0), ("LOST", 1, 1)]  # the old worker's number, in this test
+
+
+def test_an_open_event_ends_with_its_watch_its_stream_or_its_source():
+    for act, reason, ended in (
+        (lambda gate: gate.world.remove_watch(GATE, "cars"), "WATCH_REMOVED", True),
+        (lambda gate: gate.watch(instruction="other"), "WATCH_CHANGED", True),
+        (lambda gate: gate.world.remove_stream(GATE), "STREAM_REMOVED", True),
+        (lambda gate: gate.status(SourceState.SOURCE_STATE_ENDED), "STREAM_ENDED", True),
+        (lambda gate: setattr(gate.world, "now_us", gate.world.now_us + 31_000_000), "SOURCE_LOST", False),
+    ):
+        gate = Gate()
+        gate.watch()
+        gate.frames(SILENCE, STANDBY)
+        gate.world.finish()
+        act(gate)
+        events = gate.finish()
+        assert reasons(events) == [reason] * (1 + ended), reason
+        told = [kind for kind in kinds(events) if kind != "SOURCE"]
+        assert told == ["STARTED", "OPEN", "RETRACT", "ENDED"][: 3 + ended]
+        gate.world.finish()
+        assert len(gate.world.events(GATE)) == len(events)
+
+
+def test_a_changed_watch_is_another_session_from_the_next_frame_on():
+    gate = Gate()
+    first = gate.watch()
+    gate.frames(SILENCE, RESPONSE, SILENCE, steps=3)
+    gate.world.receive(10)
+    gate.world.advance()
+    second = gate.watch(instruction="vans")
+    gate.frames(RESPONSE)
+    events = gate.finish()
+    assert [(e.watch_version, kind) for e, kind in zip(events, kinds(events), strict=True)] == [
+        (first, "STARTED"),
+        (first, "CLOSE"),
+        (first, "ENDED"),
+        (second, "STARTED"),
+        (second, "CLOSE"),
+    ]
+    ended, started = events[2:4]
+    assert (ended.frame.frame_seq, started.frame.frame_seq) == (2, 3)
+
+
+def test_a_removed_stream_keeps_its_seq_and_nothing_else():
+    gate = Gate()
+    gate.watch()
+    gate.frames(SILENCE, STANDBY)
+    gate.world.finish()
+    gate.world.remove_stream(GATE)
+    gate.frames(STANDBY)
+    gate.world.finish()
+    state = gate.world.state(GATE)
+    assert (state.removed, state.last_seq, len(state.watches), state.epoch) == (True, 4, 0, 0)
+    gate.world.remove_watch(GATE, "cars")
+    gate.world.take_over()
+    version = gate.world.add_stream(GATE)
+    gate.watch("again")
+    gate.begin_epoch()
+    gate.frames(RESPONSE)
+    events = gate.finish()
+    assert kinds(events)[4:] == ["STARTED", "CLOSE"]
+    assert [event.seq for event in events] == [1, 2, 3, 4, 5, 6]
+    assert gate.world.state(GATE).stream_version == version
+
+
+@pytest.mark.parametrize("instruction", ["", "cars"])
+def test_a_watch_that_the_engine_refuses_ends_and_harms_no_other(instruction: str):
+    gate = Gate()
+    gate.world.max_sessions = 1
+    gate.world.take_over()
+    gate.watch("good")
+    gate.watch("refused", instruction=instruction)
+    gate.frames(SILENCE, RESPONSE)
+    gate.world.finish()
+    gate.world.take_over()
+    gate.frames(RESPONSE)
+    events = gate.finish()
+    told = [(event.watch_id, kind) for event, kind in zip(events, kinds(events), strict=True)]
+    assert told == [("good", "STARTED"), ("refused", "ENDED"), ("good", "CLOSE"), ("good", "CLOSE")]
+    assert events[1].reason == Reason.REASON_REFUSED
+    assert events[1].detail
+
+
+def test_an_ask_ends_with_its_answer_and_leaves_control():
+    gate = Gate()
+    gate.watch("asked", Task.TASK_QA, once=True, expires_at_us=gate.world.now_us + 60_000_000)
+    gate.frames(SILENCE, RESPONSE, RESPONSE, RESPONSE)
+    events = gate.finish()
+    assert kinds(events) == ["STARTED", "ANSWER", "ENDED"]
+    assert reasons(events) == ["ANSWERED"]
+    last = gate.world.logs.topics[TOPICS.control][-1]
+    assert (last.key, last.value) == (b"watch/gate/asked", None)
+
+
+def test_an_ask_without_an_answer_times_out_even_without_frames():
+    gate = Gate()
+    gate.watch("asked", Task.TASK_QA, once=True, expires_at_us=gate.world.now_us + 60_000_000)
+    gate.world.finish()
+    assert gate.world.events(GATE) == []
+    gate.world.now_us += 61_000_000
+    events = gate.finish()
+    assert (kinds(events), reasons(events)) == (["ENDED"], ["TIMED_OUT"])
+    gate.world.take_over()
+    assert len(gate.finish()) == 1
+
+
+def test_a_live_stream_that_is_late_jumps_to_its_newest_frame_with_one_gap():
+    gate = Gate()
+    gate.watch()
+    gate.frames(SILENCE)
+    gate.world.finish()
+    gate.frames(STANDBY, RESPONSE, SILENCE, RESPONSE)
+    gate.world.now_us += 11_000_000
+    gate.world.receive(2)
+    gate.world.advance()
+    events = gate.finish()
+    assert gaps(events) == [("LAG", 1, 3)]
+    assert kinds(events) == ["STARTED", "GAP", "CLOSE"]
+    assert (events[1].gap.from_ms, events[1].gap.to_ms, events[1].gap.num_frames) == (0, 3000, 3)
+
+
+def test_a_file_is_never_shed():
+    gate = Gate(source="videos/gate.mp4")
+    gate.watch()
+    gate.frames(SILENCE, RESPONSE, RESPONSE)
+    gate.world.now_us += 3_600_000_000
+    events = gate.finish()
+    assert kinds(events) == ["STARTED", "CLOSE", "CLOSE"]
+
+
+def test_unreadable_records_are_named_quarantined_and_explain_the_hole():
+    gate = Gate()
+    gate.watch()
+    gate.frames(SILENCE)
+    gate.world.logs.append(TOPICS.frames, b"gate", b"\xff\xff", [])
+    gate.world.logs.append(TOPICS.frames, b"gate", b"\xff\xfe", [])
+    gate.seq += 3  # two were spoilt, one was lost
+    gate.frames(SILENCE)
+    bad = Frame(frame_seq=gate.seq, media_time_ms=9000, width=28, height=28, format=2, data=b"no jpeg")
+    gate.world.send(FrameRecord(stream_id=GATE, epoch=gate.epoch, frames=FrameBatch(frames=[bad])))
+    gate.seq += 1
+    gate.frames(SILENCE)
+    events = gate.finish()
+    assert gaps(events) == [("UNREADABLE", 1, 1), ("UNREADABLE", 2, 2), ("LOST", 3, 3), ("UNREADABLE", 5, 5)]
+    quarantined = gate.world.logs.topics[TOPICS.quarantine]
+    assert [record.value for record in quarantined[:2]] == [b"\xff\xff", b"\xff\xfe"]
+    headers = dict(quarantined[0].headers)
+    assert (headers["source.topic"], headers["source.partition"], headers["source.offset"]) == (
+        b"frames",
+        b"0",
+        b"1",
+    )
+    assert headers["reason"]
+
+
+def test_a_record_without_a_stream_is_quarantined_alone():
+    gate = Gate()
+    gate.world.logs.append(TOPICS.frames, None, b"junk", [])
+    gate.world.logs.append(TOPICS.frames, b"\xff", b"junk", [])
+    gate.watch()
+    gate.frames(RESPONSE)
+    assert kinds(gate.finish()) == ["STARTED", "CLOSE"]
+    assert len(gate.world.logs.topics[TOPICS.quarantine]) == 2
+
+
+def test_a_picture_that_the_encoder_refuses_is_a_gap_of_its_own():
+    gate = Gate()
+    gate.watch()
+    gate.world.encoder.refused = {1}
+    gate.frames(SILENCE, RESPONSE, RESPONSE)
+    events = gate.finish()
+    assert gaps(events) == [("UNREADABLE", 1, 1)]
+    assert kinds(events) == ["STARTED", "GAP", "CLOSE"]
+
+
+def test_frames_that_retention_took_are_a_gap_with_that_reason():
+    gate = Gate()
+    gate.watch()
+    gate.frames(SILENCE, SILENCE)
+    gate.world.finish()
+    gate.frames(RESPONSE, RESPONSE, RESPONSE)
+    gate.world.logs.begins[TOPICS.frames] = 4
+    gate.world.take_over()
+    gate.world.finish()
+    events = gate.world.events(GATE)
+    assert gaps(events) == [("EXPIRED", 2, 3)]
+    assert kinds(events) == ["STARTED", "GAP", "CLOSE"]
+
+
+def test_a_frame_waits_until_control_has_been_read_up_to_its_epoch():
+    gate = Gate()
+    gate.watch()
+    gate.frames(SILENCE)
+    view, gate.world.view = gate.world.view, type(gate.world.view)()
+    gate.world.receive(1)
+    gate.world.partition.advance(gate.world.view, True)
+    assert gate.world.partition.num_waiting == 1
+    gate.world.view = view
+    assert kinds(gate.finish()) == ["STARTED"]
+
+
+def test_an_epoch_that_was_never_begun_harms_its_own_record_only():
+    gate = Gate()
+    gate.watch()
+    gate.frames(SILENCE)
+    gate.send(FrameRecord(stream_id=GATE, epoch=1 << 40, status=SourceStatus(state=2)))
+    gate.frames(RESPONSE)
+    gate.world.receive(9)
+    gate.world.advance()
+    gate.world.now_us += 11_000_000
+    gate.world.advance()
+    gate.sent.pop(1)
+    gate.world.finish()
+    assert kinds(gate.world.events(GATE)) == ["STARTED", "GAP", "CLOSE"]
+
+
+@pytest.mark.parametrize("use_redis", [True, False])
+def test_a_takeover_replays_the_window_with_its_tags(use_redis: bool):
+    gate = Gate()
+    gate.watch()
+    gate.frames(*[SILENCE, RESPONSE, STANDBY, RESPONSE] * 5)
+    gate.seq += 2
+    gate.frames(SILENCE, RESPONSE)
+    gate.world.finish()
+    before = gate.world.engine.sessions[f"{GATE}/cars/{2}"].seen[-WINDOW_ROUNDS:]
+    if not use_redis:
+        gate.world.redis.clear()
+    gate.world.take_over()
+    after = gate.world.engine.sessions[f"{GATE}/cars/{2}"].past
+    assert [(r.start_ms, r.end_ms, r.grid) for r in after] == [(r.start_ms, r.end_ms, r.grid) for r in before]
+    assert gate.world.counts == ({"used": 1} if use_redis else {})
+    gate.frames(RESPONSE)
+    gate.finish()
+
+
+def test_a_window_whose_reply_is_lost_starts_empty_and_is_counted():
+    gate = Gate()
+    gate.watch()
+    gate.frames(SILENCE, STANDBY, RESPONSE, STANDBY)
+    gate.world.finish()
+    gate.world.redis.clear()
+    gate.world.logs.begins[TOPICS.events] = gate.world.logs.end(TOPICS.events)
+    gate.world.take_over()
+    assert gate.world.counts == {"reply lost": 1}
+    gate.frames(RESPONSE)
+    gate.world.finish()
+    events = gate.world.events(GATE)
+    assert events[-1].event_id == events[-2].event_id  # what was open is closed all the same
