@@ -89,15 +89,19 @@ class _SdpaStep:
         start = 0
         for num_queries, where, mask in zip(self._num_queries, self._where, self._masks, strict=True):
             end = start + num_queries
+            queries = query[:, :, start:end]
+            if num_queries == 1:
+                # The query heads that share a key head become its queries: half the time of `enable_gqa`.
+                queries = queries.reshape(1, keys.shape[1], -1, keys.shape[2])
             attended = F.scaled_dot_product_attention(
-                query[:, :, start:end],
+                queries,
                 keys[where].transpose(0, 1).unsqueeze(0),
                 values[where].transpose(0, 1).unsqueeze(0),
                 attn_mask=mask,
                 scale=scaling,
                 enable_gqa=True,
             )
-            output[:, start:end] = attended.transpose(1, 2)
+            output[:, start:end] = attended.reshape(1, -1, num_queries, keys.shape[2]).transpose(1, 2)
             start = end
         return output
 
