@@ -17,7 +17,8 @@ def main() -> None:
     from services.shared.topics import Topics
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("kafka").setLevel(logging.ERROR)
+    # The client tells of every refused connection, many times a second while Kafka is away.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
     stop = StopSignal()
     try:
         settings = Settings.load()

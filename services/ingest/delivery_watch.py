@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from services.shared.errors import Unavailable
 
-# The client gives every record up after 15 s. One that it has neither delivered nor given up by now, it has forgotten.
-FORGOTTEN_AFTER_S = 45.0
+# Kafka may be away for a while, and then nothing is lost by waiting. A client that has neither delivered a record
+# nor given it up by now has forgotten it, or Kafka is away for longer than this process has to be kept for.
+FORGOTTEN_AFTER_S = 120.0
 
 
 class DeliveryWatch:

@@ -12,7 +12,7 @@ from opentelemetry.trace import SpanKind
 from services.ingest.delivery_watch import DeliveryWatch
 from services.shared.control_log import AddedStream, ControlWriter, end_key, epoch_key
 from services.shared.errors import Unavailable
-from services.shared.kafka import producer, trace_headers
+from services.shared.kafka import abandon, producer, trace_headers
 from services.shared.settings import KafkaSettings
 from services.shared.telemetry import Metrics, Spans, Telemetry
 from services.shared.topics import MAX_RECORD_BYTES, Topics, partition_of
@@ -32,6 +32,8 @@ _LOG = logging.getLogger(__name__)
 MAX_IN_FLIGHT = 8
 # Of a record's size, for everything that is not pixels: names, headers, Kafka's own framing.
 OVERHEAD_BYTES = 4096
+# Longer than any outage: what is in flight is bounded, and goes in order once Kafka is back. And see `abandon`.
+_DELIVERY_TIMEOUT_S = 30 * 24 * 3600.0
 _RETRY_S = 1.0
 
 
@@ -43,7 +45,7 @@ class FrameLog:
         self.worker_id = worker_id
         self.telemetry = telemetry
         self.topic = Topics.of(settings).frames
-        self.producer: KafkaProducer = producer(settings)
+        self.producer: KafkaProducer = producer(settings, delivery_timeout_s=_DELIVERY_TIMEOUT_S)
         self.control = ControlWriter(settings)
         self.deliveries = DeliveryWatch()
 
@@ -56,6 +58,7 @@ class FrameLog:
             self.producer.close(timeout=timeout_s)
         except KafkaTimeoutError:
             _LOG.warning("frames that Kafka has not taken are lost")
+            abandon(self.producer)
         self.control.close()
 
 

@@ -147,6 +147,7 @@ class StreamRunner:
         run = _Run(self._process, self._settings)
         self._process.send(Open())
         while not self._stopping.is_set():
+            self._count(self._process)
             # A frame is taken from the process only when Kafka has room for it; until then the process drops.
             # A recording's frames go one by one, so that what Kafka has is all up to some frame, without a hole.
             if not self._log.wait_for_room(_TICK_S, 1 if run.is_finite else MAX_IN_FLIGHT):
@@ -157,7 +158,6 @@ class StreamRunner:
                 self._drop_process()
                 return run.end(frame_pb2.SOURCE_STATE_DISCONNECTED, "Kafka did not take all frames")
             message = self._process.receive(_TICK_S)
-            self._count(self._process)
             match message:
                 case None:
                     if run.is_stuck():

@@ -9,9 +9,10 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError
 from kafka import KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import KafkaTimeoutError
 
 from services.shared.errors import TimedOut, Unavailable
-from services.shared.kafka import producer, reader
+from services.shared.kafka import abandon, producer, reader
 from services.shared.settings import KafkaSettings
 from services.shared.topics import Topics
 from streamo.v1.control_pb2 import ControlRecord
@@ -184,26 +185,53 @@ class ControlReader:
 
 
 class ControlWriter:
-    """Writes changes to `control`, one record each, acknowledged before it returns."""
+    """Writes changes to `control`, one record each, acknowledged before it returns. Threads may share it."""
 
     def __init__(self, settings: KafkaSettings, timeout_s: float = 10.0) -> None:
         self._topic = Topics.of(settings).control
-        self._producer: KafkaProducer = producer(settings)
+        self._settings = settings
         self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._producer: KafkaProducer | None = producer(settings)
 
     def write(self, key: bytes, record: ControlRecord | None) -> int:
-        """Returns the record's offset; None as record takes the key away. Raises Unavailable."""
+        """Returns the record's offset; None as record takes the key away.
+
+        Raises Unavailable; whether Kafka has the change is then not known, but it does not come later.
+        """
         value = None if record is None else record.SerializeToString()
+        writing = None
         try:
-            sent = self._producer.send(self._topic, key=key, value=value, partition=0)
+            writing = self._current()
+            sent = writing.send(self._topic, key=key, value=value, partition=0)
             return int(sent.get(timeout=self._timeout_s).offset)
         except Exception as error:
+            self._give_up(writing)
             raise Unavailable(
                 f"Kafka did not take the change within {self._timeout_s:g} s: {error}"
             ) from error
 
     def close(self) -> None:
-        self._producer.close(timeout=self._timeout_s)
+        with self._lock:
+            closing, self._producer = self._producer, None
+        if closing is not None:
+            try:
+                closing.close(timeout=self._timeout_s)
+            except KafkaTimeoutError:
+                abandon(closing)
+
+    def _current(self) -> KafkaProducer:
+        with self._lock:
+            if self._producer is None:
+                self._producer = producer(self._settings)
+            return self._producer
+
+    def _give_up(self, failed: KafkaProducer | None) -> None:
+        with self._lock:
+            if failed is None or self._producer is not failed:
+                return
+            self._producer = None
+        abandon(failed)
 
 
 def _with(mapping: Mapping[K, V], key: K, value: V | None) -> Mapping[K, V]:

@@ -73,23 +73,40 @@ def member(
     return consumer
 
 
-def producer(settings: KafkaSettings, transactional_id: str | None = None) -> KafkaProducer:
+def producer(
+    settings: KafkaSettings, transactional_id: str | None = None, delivery_timeout_s: float = 15.0
+) -> KafkaProducer:
     """An idempotent producer, `acks=all`. With a `transactional_id` the caller must call `init_transactions` first.
 
     Safe to share between threads, but its transaction calls wait without a limit: give them a thread and a deadline.
+    A record not taken within `delivery_timeout_s` fails, and with it the producer: see `abandon`.
     """
     return KafkaProducer(
         bootstrap_servers=settings.bootstrap_servers,
         transactional_id=None if transactional_id is None else settings.prefix + transactional_id,
         transaction_timeout_ms=15_000,
-        delivery_timeout_ms=15_000,
+        delivery_timeout_ms=int(delivery_timeout_s * 1000),
         request_timeout_ms=_REQUEST_TIMEOUT_MS,
         max_block_ms=15_000,
+        bootstrap_timeout_ms=_REQUEST_TIMEOUT_MS,
         max_request_size=MAX_RECORD_BYTES,
         retry_backoff_ms=_RETRY_BACKOFF_MS,
         reconnect_backoff_max_ms=1000,
         allow_auto_create_topics=False,
     )
+
+
+def abandon(failed: KafkaProducer) -> None:
+    """Ends a producer at once: what it has not sent fails, and is not sent later.
+
+    Do so after a time-out. When a record that it had sent before expires, an idempotent producer of this client
+    gives up its producer id, never asks for another, and sends nothing more for ever (kafka-python 3.0.12).
+    Not to be called from the producer's own callbacks.
+    """
+    sender = failed._sender  # `close` alone first waits for all that is to be given up
+    sender.force_close()
+    sender.join(_REQUEST_TIMEOUT_MS / 1000)
+    failed.close(timeout=0)
 
 
 def cluster_id(settings: KafkaSettings) -> str:

@@ -376,6 +376,25 @@ def test_a_worker_told_to_end_leaves_its_cameras_and_ends(
     assert not any(child.is_running() for child in children)
 
 
+def test_a_worker_ends_while_kafka_is_away(
+    make_rig: MakeRig, host: CameraHost, broker: KafkaBroker, tmp_path: Path
+):
+    rig = make_rig()
+    worker = rig.start_worker_process(tmp_path / "worker.log")
+    rig.add("gate", host.url("gate"))
+    rig.wait_frames("gate", 2)
+    children = worker.children()
+    broker.kill()
+    try:
+        began_s = time.monotonic()
+        worker.terminate()
+        print(f"ended after {time.monotonic() - began_s:.1f} s")
+    finally:
+        broker.start()
+    assert host.cameras["gate"].num_viewers == 0
+    assert not any(child.is_running() for child in children)
+
+
 def test_the_cameras_of_a_killed_worker_end_too(make_rig: MakeRig, host: CameraHost, tmp_path: Path):
     rig = make_rig()
     worker = rig.start_worker_process(tmp_path / "worker.log")
