@@ -44,7 +44,9 @@ def gate(stack: LocalStack, urls: dict[str, str]) -> str:
 
 
 def events_of(client: Client, stream_id: str) -> list[Event]:
-    return [event for page in client.get_events(stream_ids=[stream_id], page_size=1000) for event in page.events]
+    return [
+        event for page in client.get_events(stream_ids=[stream_id], page_size=1000) for event in page.events
+    ]
 
 
 @pytest.mark.timeout(180)

@@ -7,9 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def poll_until(
-    read: Callable[[], T], timeout_s: float = 30.0, what: str = "", period_s: float = 0.1
-) -> T:
+def poll_until(read: Callable[[], T], timeout_s: float = 30.0, what: str = "", period_s: float = 0.1) -> T:
     """The first true value that `read` gives. Raises AssertionError with the last one after `timeout_s`."""
     deadline_s = time.monotonic() + timeout_s
     while True:
