@@ -1,10 +1,14 @@
 """The real parts that tests run against. Each starts at its first use and is shared by all tests of the run."""
 
 import logging
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+
+# Before anything imports torch: more threads only fight over two cores with everything else that a test runs.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if TYPE_CHECKING:  # unit tests must not need what these import
     from services.local.kafka_broker import KafkaBroker
