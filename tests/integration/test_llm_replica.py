@@ -15,6 +15,7 @@ from support.llm_replica import ReplicaProcess
 from support.promise import StreamRecords, violations
 from support.scripted_engine import picture
 
+from models.data.simulated import make_sample
 from models.vlm.state import State
 from services.local.kafka_broker import KafkaBroker
 from services.local.redis_server import RedisServer
@@ -179,9 +180,11 @@ def test_a_zombie_is_fenced(bench: Bench, cameras: list[Camera], start: Start) -
 
 
 def test_the_promise_holds_over_a_kill_of_the_broker(
-    bench: Bench, broker: KafkaBroker, cameras: list[Camera], start: Start
+    bench: Bench, broker: KafkaBroker, cameras: list[Camera], start: Start, llm_settings: Settings
 ) -> None:
-    start(step_ms=3)
+    """Nobody starts a replica again here: it has to outlive the broker."""
+    patient = llm_settings.llm.model_copy(update={"commit_timeout_s": 60})
+    start(llm_settings.model_copy(update={"llm": patient}), step_ms=3)
     for camera in cameras:
         camera.send(40)
     eventually("the replica goes on", lambda: num_events(bench, cameras) > 10)
@@ -222,6 +225,34 @@ def test_redis_costs_time_but_never_content(
         settings = llm_settings.model_copy(update={"redis": unused})
     start(settings)
     finish(cameras)
+
+
+@pytest.mark.timeout(400)
+def test_the_real_engine_goes_on_after_a_kill(bench: Bench, start: Start, llm_settings: Settings) -> None:
+    """The shipped checkpoint on a simulated scene: windows are replayed in it, whatever it decides."""
+    pictures = make_sample(5, "demo", 40).frames
+    bench.add_stream("gate")
+    for watch_id, task in (("events", Task.TASK_EVENT), ("all", Task.TASK_NARRATION)):
+        bench.add_watch("gate", watch_id, task, "Report cars.")
+    epoch = bench.begin_epoch("gate")
+
+    def send(numbers: range) -> None:
+        for number in numbers:
+            bench.send_frame("gate", epoch, number, pictures[number % len(pictures)])
+        bench.flush()
+
+    def is_decided(number: int) -> bool:
+        watches = bench.state("gate").watches
+        return len(watches) == 2 and all(watch.next_frame.frame_seq >= number for watch in watches)
+
+    replica = start(real=True)
+    send(range(45))
+    eventually("the window is full", lambda: is_decided(40), 150)
+    replica.kill()
+    start(real=True)
+    send(range(45, 60))
+    eventually("all frames decided", lambda: is_decided(60), 150)
+    assert violations(bench.records("gate")) == []
 
 
 def test_partitions_move_to_a_second_replica_and_back(

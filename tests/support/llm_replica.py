@@ -1,7 +1,7 @@
-"""`python -m support.llm_replica`: one LLM replica as a plain process, with the scripted engine; and its handle.
+"""`python -m support.llm_replica`: one LLM replica as a plain process, without Ray; and its handle.
 
-Settings come as environment variables. FAIL_AT in the argument list, `--fail-at=NAME:COUNT`, kills the process at the
-COUNT-th time it passes that step of a commit.
+Settings come as environment variables. `--fail-at=NAME:COUNT` kills the process at the COUNT-th time it passes that
+step of a commit. The engine is the scripted one; with `--real=1` it is the real one and the checkpoint of the settings.
 """
 
 from __future__ import annotations
@@ -13,15 +13,31 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from models.engine.round import Decision, Reply
+from models.vlm.frame_size import FrameBudget
+from services.llm.committer import no_failpoint
+from services.llm.frame_reader import FrameReader
+from services.llm.parts import EncoderPort, Parts
+from services.llm.replica import Replica
+from services.llm.session import EnginePort
+from services.shared.lifecycle import StopSignal
 from services.shared.settings import Settings
+from services.shared.telemetry import Telemetry
+from support.scripted_engine import SIZE, STATE_TOKEN_IDS, WINDOW_ROUNDS, ScriptedEncoder, ScriptedEngine
 
 
 class ReplicaProcess:
-    def __init__(self, settings: Settings, log_path: Path, fail_at: str = "", step_ms: int = 0) -> None:
+    def __init__(
+        self, settings: Settings, log_path: Path, fail_at: str = "", step_ms: int = 0, real: bool = False
+    ) -> None:
         arguments = [f"--fail-at={fail_at}"] if fail_at else []
         arguments += [f"--step-ms={step_ms}"] if step_ms else []
+        arguments += ["--real=1"] if real else []
         tests = Path(__file__).parents[1]
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("STREAMO_")},
@@ -74,16 +90,62 @@ class _FailAt:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(arguments: list[str]) -> int:
-    from models.vlm.frame_size import FrameBudget
-    from services.llm.committer import no_failpoint
-    from services.llm.frame_reader import FrameReader
-    from services.llm.parts import Parts
-    from services.llm.replica import Replica
-    from services.shared.lifecycle import StopSignal
-    from services.shared.telemetry import Telemetry
-    from support.scripted_engine import SIZE, STATE_TOKEN_IDS, WINDOW_ROUNDS, ScriptedEncoder, ScriptedEngine
+def scripted_parts(settings: Settings, step_s: float) -> tuple[Parts, FrameReader]:
+    class PacedEngine(ScriptedEngine):
+        def step(self) -> list[Decision | Reply]:
+            time.sleep(step_s)
+            return super().step()
 
+    budget = FrameBudget(min_pixels=SIZE * SIZE, max_pixels=4 * SIZE * SIZE)
+    engine = PacedEngine() if step_s else ScriptedEngine()
+    return _parts(settings, engine, ScriptedEncoder(), STATE_TOKEN_IDS, WINDOW_ROUNDS), FrameReader(budget)
+
+
+def real_parts(settings: Settings) -> tuple[Parts, FrameReader]:
+    """As services.llm.deployment makes them, with the encoder in the same process."""
+    import torch
+
+    from models.engine.config import EngineConfig
+    from models.engine.engine import Engine
+    from models.vlm.model import LanguageModel, VisionEncoder
+    from services.llm.encoder_client import EncoderClient
+
+    torch.set_num_threads(1)
+    model = LanguageModel.load(settings.model.path)
+    vision = VisionEncoder.load(settings.model.path)
+    window_rounds = model.config.window_rounds
+    config = EngineConfig(
+        16, settings.llm.max_kv_tokens, settings.llm.max_batch_tokens, window_rounds=window_rounds
+    )
+
+    async def encode(pixels: np.ndarray, carrier: dict[str, str]) -> np.ndarray:
+        return vision.encode([pixels])[0].numpy()
+
+    encoder = EncoderClient(encode, settings.encoder.timeout_s)
+    parts = _parts(settings, Engine(model, config), encoder, model.dialogue.state_token_ids, window_rounds)
+    return parts, FrameReader(vision.budget)
+
+
+def _parts(
+    settings: Settings,
+    engine: EnginePort,
+    encoder: EncoderPort,
+    state_token_ids: Sequence[int],
+    window_rounds: int,
+) -> Parts:
+    return Parts(
+        engine,
+        encoder,
+        Telemetry("llm", settings.telemetry),
+        settings.llm,
+        state_token_ids,
+        window_rounds,
+        lambda: time.time_ns() // 1000,
+        time.monotonic,
+    )
+
+
+def main(arguments: list[str]) -> int:
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s.%(msecs)03d %(threadName)s %(name)s %(message)s",
@@ -92,27 +154,11 @@ def main(arguments: list[str]) -> int:
     logging.getLogger("kafka").setLevel(logging.WARNING)
     logging.getLogger("kafka.coordinator").setLevel(logging.INFO)
     options = dict(argument.removeprefix("--").split("=", 1) for argument in arguments)
-    step_s = int(options.get("step-ms", 0)) / 1000
-
-    class PacedEngine(ScriptedEngine):
-        def step(self):  # type: ignore[no-untyped-def]
-            time.sleep(step_s)
-            return super().step()
-
     settings = Settings.load()
     stop_signal = StopSignal()
-    parts = Parts(
-        PacedEngine() if step_s else ScriptedEngine(),
-        ScriptedEncoder(),
-        Telemetry("llm", settings.telemetry),
-        settings.llm,
-        STATE_TOKEN_IDS,
-        WINDOW_ROUNDS,
-        lambda: time.time_ns() // 1000,
-        time.monotonic,
-    )
+    step_s = int(options.get("step-ms", 0)) / 1000
+    parts, reader = real_parts(settings) if "real" in options else scripted_parts(settings, step_s)
     failpoint = _FailAt(options["fail-at"]) if "fail-at" in options else no_failpoint
-    reader = FrameReader(FrameBudget(min_pixels=SIZE * SIZE, max_pixels=4 * SIZE * SIZE))
     replica = Replica(settings, parts, reader, failpoint=failpoint)
     thread = threading.Thread(target=replica.run, name="loop")
     thread.start()
