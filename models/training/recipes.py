@@ -38,7 +38,7 @@ class ScratchRecipe:
 
 
 def tiny() -> ScratchRecipe:
-    """The embedded model: a few million parameters, 12 visual tokens a frame, an hour on one CPU core."""
+    """The embedded model: a few million parameters, 12 visual tokens a frame, one to two hours on one CPU core."""
     return ScratchRecipe(
         architecture=Architecture(),
         streamo=StreamoConfig(
@@ -49,7 +49,7 @@ def tiny() -> ScratchRecipe:
         ),
         budget=FrameBudget(min_pixels=28 * 28, max_pixels=112 * 84),
         vocab_size=1024,
-        max_steps=1000,
+        max_steps=1500,
     )
 
 
