@@ -66,8 +66,12 @@ down: $(READY) ## Stop the local stack
 	@$(BIN)/streamo down
 
 .PHONY: test
-test: lint ## Lint, then all tests: unit, architecture, integration, end to end
-	@$(BIN)/python -m pytest
+test: lint ## Lint, then the tests: unit, architecture, integration, end to end (under 15 minutes on two cores)
+	@$(BIN)/python -m pytest -m 'not slow'
+
+.PHONY: test-slow
+test-slow: $(READY) ## The tests that take minutes each
+	@$(BIN)/python -m pytest -m slow
 
 .PHONY: test-unit
 test-unit: $(READY) ## The tests that start nothing

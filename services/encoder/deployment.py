@@ -14,7 +14,12 @@ from services.shared.telemetry import Metrics, Spans, Telemetry
 
 
 @serve.deployment(
-    name="Encoder", health_check_period_s=5, health_check_timeout_s=15, graceful_shutdown_timeout_s=10
+    name="Encoder",
+    health_check_period_s=5,
+    health_check_timeout_s=15,
+    graceful_shutdown_timeout_s=10,
+    # Else a line is logged for every frame.
+    logging_config={"enable_access_log": False},
 )
 class Encoder:
     """Stateless. One batch is encoded at a time, in a thread, while the next one gathers."""

@@ -72,6 +72,7 @@ def test_an_emptied_redis_costs_nothing(stack: LocalStack, client: Client, strea
     check_promise(stack, streams)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_streams_go_on_while_redis_is_gone_for_a_minute(
     stack: LocalStack, client: Client, streams: list[str]

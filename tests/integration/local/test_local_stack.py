@@ -56,6 +56,7 @@ def answers(gateway: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_up_mended_killed_and_cleaned_up_after(tmp_path: Path) -> None:
     directory = tmp_path / "stack"
