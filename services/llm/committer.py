@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 FailPoint = Callable[[str], None]
 
+# Longer than the client keeps a record before it gives it up.
+_SEND_TIMEOUT_S = 20.0
+
 
 def no_failpoint(name: str) -> None:
     """Called at each step of the commit; tests put a failure in its place."""
@@ -175,6 +178,8 @@ class Committer:
                 for record in transaction.records
             ]
             self._failpoint("records sent")
+            # Before the commit: the client may give a record up and yet commit the others.
+            offsets = [int(future.get(timeout=_SEND_TIMEOUT_S).offset) for future in sent]
             offset = OffsetAndMetadata(transaction.next_offset, "", -1)
             self._producer.send_offsets_to_transaction({transaction.frames: offset}, group)
             self._failpoint("offsets sent")
@@ -183,7 +188,6 @@ class Committer:
         except KafkaError as error:
             self._abort(error)
             return Aborted(transaction, error)
-        offsets = [int(future.get(timeout=1).offset) for future in sent]
         return Committed(transaction, offsets, started_s, time.monotonic())
 
     def _abort(self, cause: KafkaError) -> None:
