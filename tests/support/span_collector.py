@@ -1,4 +1,4 @@
-"""A real OTLP/gRPC receiver that keeps the spans it is sent."""
+"""A real OTLP/gRPC receiver that keeps the spans and metrics it is sent."""
 
 import threading
 from concurrent import futures
@@ -47,9 +47,10 @@ class SpanCollector(
             traces = [list(spans) for spans in self._traces.values()]
         return [sorted(spans, key=lambda pair: pair[1].start_time_unix_nano) for spans in traces]
 
-    def metric_names(self) -> set[str]:
+    def metrics(self) -> dict[str, Metric]:
+        """The newest of each name."""
         with self._lock:
-            return set(self._metrics)
+            return dict(self._metrics)
 
     def stop(self) -> None:
         self._server.stop(grace=0)

@@ -1,43 +1,18 @@
-from concurrent import futures
+from collections.abc import Iterator
 
-import grpc
 import pytest
-from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from support.span_collector import SpanCollector
 
 from services.shared.kafka import trace_context, trace_headers
 from services.shared.settings import TelemetrySettings
 from services.shared.telemetry import Attributes, Metrics, Spans, Telemetry
 
 
-class Collector(trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2_grpc.MetricsServiceServicer):
-    """A real OTLP/gRPC receiver that keeps what it is sent."""
-
-    def __init__(self):
-        self.spans, self.metrics = [], []
-
-    def Export(self, request, context):
-        if isinstance(request, trace_service_pb2.ExportTraceServiceRequest):
-            self.spans += [
-                span for r in request.resource_spans for scope in r.scope_spans for span in scope.spans
-            ]
-            return trace_service_pb2.ExportTraceServiceResponse()
-        self.metrics += [
-            m for r in request.resource_metrics for scope in r.scope_metrics for m in scope.metrics
-        ]
-        return metrics_service_pb2.ExportMetricsServiceResponse()
-
-
 @pytest.fixture
-def collector():
-    collector = Collector()
-    server = grpc.server(futures.ThreadPoolExecutor(2))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
-    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(collector, server)
-    collector.endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
+def collector() -> Iterator[SpanCollector]:
+    collector = SpanCollector()
     yield collector
-    server.stop(0)
+    collector.stop()
 
 
 def test_a_trace_goes_on_across_kafka_headers(collector):
@@ -46,7 +21,7 @@ def test_a_trace_goes_on_across_kafka_headers(collector):
     headers = trace_headers(captured)
     telemetry.span(Spans.RECEIVE, 3_000, 4_000, trace_context(headers))
     telemetry.close()
-    first, second = sorted(collector.spans, key=lambda span: span.start_time_unix_nano)
+    ((_, first), (_, second)) = collector.traces()[0]
     assert (first.name, second.name) == (Spans.CAPTURE, Spans.RECEIVE)
     assert second.trace_id == first.trace_id
     assert second.parent_span_id == first.span_id
@@ -62,7 +37,7 @@ def test_metrics_leave_with_their_declared_names(collector):
     telemetry.record(Metrics.DECISION_MS, 40.0)
     telemetry.gauge(Metrics.SESSIONS, lambda: 5)
     telemetry.close()
-    sent = {metric.name: metric for metric in collector.metrics}
+    sent = collector.metrics()
     assert set(sent) == {Metrics.FRAMES_KEPT[0], Metrics.DECISION_MS[0], Metrics.SESSIONS[0]}
     assert sent[Metrics.FRAMES_KEPT[0]].sum.data_points[0].as_int == 2
     assert sent[Metrics.SESSIONS[0]].gauge.data_points[0].as_double == 5
