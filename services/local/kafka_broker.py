@@ -1,6 +1,7 @@
 """Apache Kafka itself, one node, as the local stack runs it."""
 
 import subprocess
+from base64 import urlsafe_b64encode
 from pathlib import Path
 from uuid import uuid4
 
@@ -139,6 +140,10 @@ class KafkaBroker:
 
 
 def _cluster_id() -> str:
-    from base64 import urlsafe_b64encode
+    """A new id as Kafka writes them: base64, and, as Kafka's own, never with a dash first.
 
-    return urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
+    The format tool would take such an id for an option.
+    """
+    while (made := urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return made
