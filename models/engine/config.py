@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from models.vlm.dialogue import Dialogue
 from models.vlm.streamo_config import StreamoConfig
 
 # A time tag grows with media time; what a session reserves is worked out for tags up to 10^10 s (317 years).
 MAX_MEDIA_TIME_MS = 9_999_999_999_900
+
+PinnedPositions = Literal["move", "keep"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,14 @@ class EngineConfig:
     """Rounds that may wait in a session's queue."""
     window_rounds: int | None = None
     """Rounds a session keeps; None: what the checkpoint was trained with."""
+    max_window_tokens: int | None = None
+    """Most tokens a session's window holds, pinned prefix included. Rounds leave, oldest first and whole, before
+    a new one that might not fit; None: what `window_rounds` rounds can come to at most.
+    """
+    pinned_positions: PinnedPositions = "move"
+    """Where the pinned prefix stands once rounds have left. "move": right before the oldest round that is left,
+    as in a fresh chat; "keep": where it began, with a growing gap behind it.
+    """
     max_reply_tokens: int | None = None
     """Text tokens of a reply before it is cut; None: what the checkpoint was trained with."""
     max_frame_tokens: int = 128
@@ -40,6 +51,7 @@ class EngineConfig:
             ("max_batch_tokens", 8),
             ("max_pending_rounds", 1),
             ("window_rounds", 1),
+            ("max_window_tokens", 1),
             ("max_reply_tokens", 1),
             ("max_frame_tokens", 1),
             ("block_tokens", 1),
@@ -47,6 +59,10 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
+        if self.pinned_positions not in get_args(PinnedPositions):
+            raise ValueError(
+                f"pinned_positions must be one of {get_args(PinnedPositions)}, got {self.pinned_positions!r}"
+            )
         if self.max_kv_tokens < self.block_tokens:
             raise ValueError(
                 f"max_kv_tokens ({self.max_kv_tokens}) is less than a block of {self.block_tokens}; raise it"

@@ -64,17 +64,24 @@ class Engine:
         instruction: str,
         past_rounds: Sequence[RoundInput] = (),
         *,
+        stream_id: str = "",
+        sensitivity: float = 0.0,
         first_position: int = 0,
     ) -> None:
         """Admit a session, or refuse it and change nothing.
 
         `past_rounds` were decided before: each has its forced reply. They are fed by the steps that follow,
         without Decisions, before any appended round; the ones beyond the window leave it again, as they did
-        when live. `first_position` is where the positions of the session begin.
+        when live. Sessions of one `stream_id` share that stream's fair share of the steps; without one a
+        session counts as a stream of its own. `sensitivity` is added to the logits of Standby and Response
+        before the state is chosen: a positive one speaks sooner. `first_position` is where the positions of the
+        session begin.
 
         Raises SessionExists; EngineFull if the largest window this session may come to does not fit beside
-        those of the others; ValueError for a malformed instruction or round.
+        those of the others; ValueError for a malformed instruction, sensitivity or round.
         """
+        if not math.isfinite(sensitivity):
+            raise ValueError(f"sensitivity must be finite, got {sensitivity}")
         if session_id in self._sessions:
             raise SessionExists(f"session {session_id} is open already")
         pinned_prefix = self._model.dialogue.pinned_prefix(instruction)
@@ -88,6 +95,8 @@ class Engine:
             table,
             self._take_ticket(),
             first_position,
+            stream_id=stream_id,
+            sensitivity=sensitivity,
         )
         try:
             for index, past_round in enumerate(past_rounds):
@@ -198,8 +207,12 @@ class Engine:
             if session.is_replying:
                 reply = session.accept(choice.best_text_token)
             else:
+                silence, standby, response = choice.state_logits
+                bias = session.sensitivity
                 best_state = State(int(np.argmax(choice.state_logits)))
-                state, reply = session.decide(best_state)
+                state, reply = session.decide(
+                    State(int(np.argmax((silence, standby + bias, response + bias))))
+                )
                 outputs.append(
                     Decision(
                         session.session_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,8 @@ class RoundInput:
 
     `frame` holds the visual tokens [rows * cols, hidden_size]; the engine reads it until the round is in the
     KV cache, and never writes to it. `forced_reply` is the whole reply, state token first, of a round decided
-    before: the model is then not asked.
+    before: the model is then not asked. `deadline_ms` is by when the caller wants the decision, on any clock
+    of its own: only the order of deadlines counts.
     """
 
     start_ms: int
@@ -25,6 +27,7 @@ class RoundInput:
     frame: torch.Tensor
     grid: tuple[int, int]
     forced_reply: tuple[int, ...] | None = None
+    deadline_ms: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,9 @@ class Decision:
     """The state of a round, told in the step that read its frame.
 
     `state_logits` are the model's for the three state tokens, in the order of `State`; for a round appended
-    with a forced reply they are the model's own, and `state` is the forced one. `full_softmax_agrees` tells
-    whether the best state token is also the best of all tokens.
+    with a forced reply they are the model's own, and `state` is the forced one. A session's sensitivity is not
+    in them. `full_softmax_agrees` tells whether the best state token by these logits is also the best of all
+    tokens.
     """
 
     session_id: str

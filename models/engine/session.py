@@ -4,6 +4,7 @@ torch.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 
@@ -37,11 +38,19 @@ class Session:
         table: SlotTable,
         ticket: int,
         first_position: int,
+        *,
+        stream_id: str = "",
+        sensitivity: float = 0.0,
     ) -> None:
         self.session_id = session_id
+        self.stream_id = stream_id
+        """Whose share of the steps the session uses; "": one of its own."""
+        self.sensitivity = sensitivity
         self.table = table
         self.ticket = ticket
         """Arrival of the oldest work: lower is served first."""
+        self.deadline_ms = math.inf
+        """By when the round under way is wanted; replays are never urgent."""
         self.num_due = 0
         self.num_pinned = len(pinned_prefix)
         self.is_pinned_saved = False
@@ -108,6 +117,8 @@ class Session:
                 f"a round needs 0 <= start_ms <= end_ms <= {MAX_MEDIA_TIME_MS}, "
                 f"got {round_input.start_ms} and {round_input.end_ms}"
             )
+        if math.isnan(round_input.deadline_ms):
+            raise ValueError("deadline_ms must be a number; leave it out if there is none")
         if round_input.forced_reply is not None:
             self._check_reply(round_input.forced_reply)
 
@@ -127,6 +138,7 @@ class Session:
             round_input = self._past.popleft()
         else:
             self.ticket, round_input = self._queue.popleft()
+            self.deadline_ms = round_input.deadline_ms
         head = self._dialogue.round_head(round_input.start_ms, round_input.end_ms, len(round_input.frame))
         current = Round(self._next_index, self._next_position, is_past, round_input.forced_reply)
         positions, self._next_position = round_positions(
