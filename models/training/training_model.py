@@ -51,7 +51,6 @@ class TrainingModel(nn.Module):
         tokens_per_frame: int = 0,
     ) -> None:
         super().__init__()
-        vision_tower.adapt(vlm.model.visual)
         self.vlm = vlm
         self.config = vlm.config  # where Trainer looks for it
         self.loss_config = config

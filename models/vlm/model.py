@@ -1,33 +1,36 @@
-"""The two halves of a Qwen2.5-VL checkpoint: the vision encoder and the language model.
+"""The two halves of a Qwen-VL checkpoint: the vision encoder and the language model.
 
 Each loads only its own weights from a directory of the standard format (config.json, model.safetensors or its
 shards, tokenizer.json, preprocessor_config.json) plus `streamo.json`. Only safetensors are read, and no code
 is ever taken from a checkpoint. The outer Hugging Face model is not used: it keeps position state between
-calls.
+calls. Which family a checkpoint is of, `config.json` says; what differs stands in `models.vlm.family`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from torch import nn
-from transformers import Qwen2_5_VLConfig
-from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as qwen
 
 from models.vlm import vision_tower
 from models.vlm.dialogue import Dialogue
+from models.vlm.family import Family, num_deepstack
 from models.vlm.frame_size import FrameBudget
 from models.vlm.pixels import PixelFormat
+from models.vlm.qwen2_5 import QWEN2_5
+from models.vlm.qwen3 import QWEN3
+from models.vlm.rotary import ExactRotary
 from models.vlm.streamo_config import StreamoConfig
+from models.vlm.weights import language_name, put_weights, read_weights, vision_name
 
 __all__ = ["LanguageModel", "StreamoConfig", "VisionEncoder"]
+
+FAMILIES = {family.model_type: family for family in (QWEN2_5, QWEN3)}
 
 
 class VisionEncoder:
@@ -36,26 +39,27 @@ class VisionEncoder:
     def __init__(
         self, visual: Any, pixel_format: PixelFormat, dtype: torch.dtype, device: torch.device
     ) -> None:
-        vision_tower.adapt(visual)
+        config, budget = visual.config, pixel_format.budget
+        if (config.patch_size, config.spatial_merge_size) != (budget.patch_size, budget.merge_size):
+            raise ValueError(
+                f"preprocessor_config.json has patch_size {budget.patch_size} and merge_size "
+                f"{budget.merge_size}, the model {config.patch_size} and {config.spatial_merge_size}"
+            )
         self._visual: Any = visual.eval().requires_grad_(False)
         self._pixels = pixel_format
         self.dtype = dtype
         self.device = device
-        self.hidden_size: int = visual.config.out_hidden_size
+        self.visual_size: int = config.out_hidden_size * (1 + num_deepstack(config))
+        """Values of a visual token: as many as `LanguageModel.visual_size` of the same checkpoint."""
 
     @classmethod
     def load(
         cls, model_dir: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
     ) -> VisionEncoder:
         device = torch.device(device)
-        config: Any = _load_config(model_dir).vision_config
-        with torch.device("meta"):
-            visual = qwen.Qwen2_5_VisionTransformerPretrainedModel._from_config(
-                config, attn_implementation="sdpa"
-            )
-        visual.rotary_pos_emb = qwen.Qwen2_5_VLVisionRotaryEmbedding(config).to(device)
-        weights = _read_weights(model_dir, _vision_name, dtype, device)
-        visual.load_state_dict(weights, strict=True, assign=True)
+        family, config = _load_config(model_dir)
+        visual = family.empty_tower(config.vision_config, device)
+        put_weights(visual, read_weights(model_dir, vision_name, dtype, device), model_dir)
         return cls(visual, PixelFormat.load(model_dir), dtype, device)
 
     @property
@@ -68,7 +72,7 @@ class VisionEncoder:
 
     @torch.no_grad()
     def encode(self, frames: Sequence[np.ndarray]) -> list[torch.Tensor]:
-        """Visual tokens [rows * cols, hidden_size] of each frame, in order; frames do not see each other.
+        """Visual tokens [rows * cols, visual_size] of each frame, in order; frames do not see each other.
 
         A frame is uint8 [height, width, 3] of a size that `budget.fit` gives; sizes may differ within a call.
         ValueError otherwise. Blocks until the device has been given the work.
@@ -80,33 +84,6 @@ class VisionEncoder:
         tokens = vision_tower.visual_tokens(self._visual, patches, tuple(grids))
         area = self.budget.merge_size**2
         return list(tokens.split([grid_rows * grid_cols // area for grid_rows, grid_cols in grids]))
-
-
-class ExactRotary(nn.Module):
-    """Rotary cosines and sines from angles in float64, so that positions may grow for the life of a stream.
-
-    In float32 an angle is wrong by position * 6e-8 rad. At small positions equal to Hugging Face's module.
-    """
-
-    def __init__(
-        self, inv_freq: torch.Tensor, mrope_section: Sequence[int], attention_scaling: float
-    ) -> None:
-        super().__init__()
-        self.inv_freq = nn.Buffer(inv_freq.to(torch.float64), persistent=False)
-        self.mrope_section = tuple(mrope_section)
-        self.attention_scaling = attention_scaling
-        # Which of the three axes each frequency follows.
-        axes = [index % 3 for index, size in enumerate(self.mrope_section) for _ in range(size)]
-        self._axis_of_freq = nn.Buffer(torch.tensor(axes), persistent=False)
-
-    @torch.no_grad()
-    def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """cos and sin, each [B, T, head_dim] in x's dtype, of positions [3, B, T]."""
-        positions = position_ids.expand(3, -1, -1).movedim(0, -1)[..., self._axis_of_freq]
-        angles = positions.to(torch.float64) * self.inv_freq
-        angles = torch.cat((angles, angles), dim=-1)
-        cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
-        return cos.to(x.dtype), sin.to(x.dtype)
 
 
 class LanguageModel:
@@ -124,63 +101,82 @@ class LanguageModel:
         config: StreamoConfig,
         dtype: torch.dtype,
         device: torch.device,
+        num_deepstack: int = 0,
     ) -> None:
+        """`text` is the text model of one of the families; its rotary embedding is replaced by an exact one."""
         self._text = text.eval().requires_grad_(False)
         self._lm_head = lm_head
         self.dialogue = dialogue
         self.config = config
         self.dtype = dtype
         self.device = device
-        self.hidden_size: int = text.config.hidden_size
-        self.num_layers: int = text.config.num_hidden_layers
-        self.num_heads: int = text.config.num_attention_heads
-        self.num_kv_heads: int = text.config.num_key_value_heads
-        self.head_dim: int = text.config.hidden_size // text.config.num_attention_heads
-        self.vocab_size: int = text.config.vocab_size
+        sizes = text.config
+        self.rotary: ExactRotary = FAMILIES[sizes.model_type.removesuffix("_text")].rotary(sizes).to(device)
+        self._text.rotary_emb = self.rotary
+        self.hidden_size: int = sizes.hidden_size
+        self.num_layers: int = sizes.num_hidden_layers
+        self.num_heads: int = sizes.num_attention_heads
+        self.num_kv_heads: int = sizes.num_key_value_heads
+        self.head_dim: int = getattr(sizes, "head_dim", None) or sizes.hidden_size // self.num_heads
+        self.vocab_size: int = sizes.vocab_size
+        self.num_deepstack = num_deepstack
+        """Decoder layers after which features of the frames are added."""
+        self.visual_size: int = self.hidden_size * (1 + num_deepstack)
+        """Values of a visual token: its embedding, then its DeepStack features side by side."""
 
     @classmethod
     def load(
         cls, model_dir: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
     ) -> LanguageModel:
         device = torch.device(device)
-        outer = _load_config(model_dir)
-        config = outer.text_config
-        with torch.device("meta"):
-            text = qwen.Qwen2_5_VLTextModel._from_config(config, attn_implementation="sdpa")
-        rotary = qwen.Qwen2_5_VLRotaryEmbedding(config)
-        text.rotary_emb = ExactRotary(rotary.inv_freq, rotary.mrope_section, rotary.attention_scaling).to(
-            device
-        )
-        weights = _read_weights(model_dir, _language_name, dtype, device)
+        family, config = _load_config(model_dir)
+        text = family.empty_text_model(config.text_config)
+        weights = read_weights(model_dir, language_name, dtype, device)
         lm_head = weights.pop("lm_head.weight", None)
-        if lm_head is None or outer.tie_word_embeddings:
-            lm_head = weights["embed_tokens.weight"]
-        text.load_state_dict(weights, strict=True, assign=True)
+        # The tensor of a tied head is sometimes stored as well.
+        if config.tie_word_embeddings:
+            lm_head = weights.get("embed_tokens.weight")
+        put_weights(text, weights, model_dir)
+        if lm_head is None:
+            raise ValueError(f"{model_dir} has no lm_head.weight, and config.json does not tie it")
         streamo = StreamoConfig.load(model_dir)
         dialogue = Dialogue.load(model_dir, streamo.system_prompt, streamo.max_instruction_tokens)
-        if dialogue.vocab_size > config.vocab_size:
+        if dialogue.vocab_size > config.text_config.vocab_size:
             raise ValueError(
-                f"{model_dir}: the tokenizer has {dialogue.vocab_size} ids, the model {config.vocab_size}; "
-                "the two are not of one checkpoint"
+                f"{model_dir}: the tokenizer has {dialogue.vocab_size} ids, the model "
+                f"{config.text_config.vocab_size}; the two are not of one checkpoint"
             )
-        return cls(text, lm_head, dialogue, streamo, dtype, device)
-
-    @property
-    def rotary(self) -> ExactRotary:
-        rotary = self._text.rotary_emb
-        assert isinstance(rotary, ExactRotary)
-        return rotary
+        return cls(text, lm_head, dialogue, streamo, dtype, device, num_deepstack(config.vision_config))
 
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Embeddings [..., hidden_size] of int64 token ids; those of image tokens are to be replaced."""
         embeddings: torch.Tensor = self._text.embed_tokens(token_ids)
         return embeddings
 
-    def forward(self, inputs_embeds: torch.Tensor, positions: torch.Tensor, **attention: Any) -> torch.Tensor:
+    def split_visual(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Visual tokens [n, visual_size] as embeddings [n, hidden_size] and DeepStack features
+        [num_deepstack, n, hidden_size]; views, no copies.
+        """
+        levels = tokens.unflatten(1, (1 + self.num_deepstack, self.hidden_size))
+        return levels[:, 0], levels[:, 1:].transpose(0, 1)
+
+    def forward(
+        self,
+        inputs_embeds: torch.Tensor,
+        positions: torch.Tensor,
+        *,
+        visual: tuple[torch.Tensor, torch.Tensor] | None = None,
+        **attention: Any,
+    ) -> torch.Tensor:
         """Final hidden states [1, T, H] of embeddings [1, T, H] at integer positions [3, 1, T].
 
-        Without `use_attention` the attention is plain causal over the T tokens. Builds no gradient graph.
+        `visual` tells which of the T tokens are visual ones, int64 [n] without repeats, and their DeepStack
+        features [num_deepstack, n, H]; a model without DeepStack does not look at it. Without `use_attention`
+        the attention is plain causal over the T tokens. Builds no gradient graph.
         """
+        if visual is not None and self.num_deepstack:
+            index, features = visual
+            attention.update(visual_pos_masks=index, deepstack_visual_embeds=features)
         with torch.no_grad():
             output = self._text(
                 inputs_embeds=inputs_embeds, position_ids=positions, use_cache=False, **attention
@@ -197,52 +193,12 @@ class LanguageModel:
         self._text.set_attn_implementation(name)
 
 
-def _load_config(model_dir: str | Path) -> Qwen2_5_VLConfig:
+def _load_config(model_dir: str | Path) -> tuple[Family, Any]:
     path = Path(model_dir) / "config.json"
     if not path.is_file():
         raise ValueError(f"{model_dir} is not a model directory: it has no config.json")
-    config: Qwen2_5_VLConfig = Qwen2_5_VLConfig.from_json_file(str(path))
-    if config.model_type != "qwen2_5_vl":
-        raise ValueError(
-            f"{path}: model_type {config.model_type!r} is not supported; use a qwen2_5_vl checkpoint"
-        )
-    return config
-
-
-def _vision_name(name: str) -> str | None:
-    """The tower's own name of a checkpoint tensor, None if it belongs to the other half."""
-    for prefix in ("model.visual.", "visual."):
-        if name.startswith(prefix):
-            return name.removeprefix(prefix)
-    return None
-
-
-def _language_name(name: str) -> str | None:
-    if _vision_name(name) is not None:
-        return None
-    # Checkpoints from before transformers 4.52 have the text model right under "model.".
-    for prefix in ("model.language_model.", "language_model.model.", "model."):
-        if name.startswith(prefix):
-            return name.removeprefix(prefix)
-    return name
-
-
-def _read_weights(
-    model_dir: str | Path, rename: Callable[[str], str | None], dtype: torch.dtype, device: torch.device
-) -> dict[str, torch.Tensor]:
-    """The tensors that `rename` gives a name, under that name; nothing else is read from disk."""
-    directory = Path(model_dir)
-    index = directory / "model.safetensors.index.json"
-    if index.is_file():
-        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    else:
-        files = ["model.safetensors"]
-    weights = {}
-    for file in files:
-        if not (directory / file).is_file():
-            raise ValueError(f"{directory} lacks {file}; only safetensors weights are read")
-        with safe_open(directory / file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
-                if (own_name := rename(name)) is not None:
-                    weights[own_name] = tensors.get_tensor(name).to(device, dtype)
-    return weights
+    model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    family = FAMILIES.get(model_type)
+    if family is None:
+        raise ValueError(f"{path}: model_type {model_type!r} is not supported; known are {sorted(FAMILIES)}")
+    return family, family.config_class.from_json_file(str(path))

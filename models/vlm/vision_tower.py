@@ -1,94 +1,128 @@
-"""Hugging Face's Qwen2.5-VL vision tower, made fast for many still frames at once; the same numbers."""
+"""Hugging Face's vision towers of the Qwen-VL families, run for many still frames at once; the same numbers.
+
+The modules and their parameters are Hugging Face's; the forward is ours. What depends on the frame sizes alone
+(window order, positions, which rows attend to which) is worked out once and kept, no layer loops over windows
+or frames, and nothing is read back from the device. The families differ in parts that are there or not:
+windows of attention (Qwen2.5-VL), learned position embeddings and DeepStack (Qwen3-VL).
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as qwen
-from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
+from transformers.vision_utils import (
+    get_vision_interpolation_indices_and_weights,
+    get_vision_position_ids,
+    get_vision_window_index,
+)
 
-
-class StillPatchEmbed(qwen.Qwen2_5_VisionPatchEmbed):
-    """Patch embedding of still frames: both temporal steps see the same pixels, so their kernels add."""
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        kernel = self.proj.weight.sum(dim=2).flatten(1)
-        return F.linear(hidden_states.to(kernel.dtype), kernel)
-
-
-class SegmentAttention(qwen.Qwen2_5_VLVisionAttention):
-    """Attention within frames or windows as one batched call, not a Python loop over them."""
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        cu_seqlens: torch.Tensor,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
-        max_seqlen: int | None = None,
-        **kwargs: Any,
-    ) -> torch.Tensor:
-        assert position_embeddings is not None and max_seqlen is not None
-        total = hidden_states.shape[0]
-        segments = cu_seqlens.shape[0] - 1
-        qkv = self.qkv(hidden_states).view(total, 3, self.num_heads, self.head_dim)
-        query, key, value = qkv.unbind(1)
-        query, key = qwen.apply_rotary_pos_emb_vision(query, key, *position_embeddings)
-        if segments * max_seqlen == total:  # all of one length: no padding, no mask
-            shape = (segments, max_seqlen, self.num_heads, self.head_dim)
-            q, k, v = (rows.reshape(shape).transpose(1, 2) for rows in (query, key, value))
-            mixed = F.scaled_dot_product_attention(q, k, v, scale=self.scaling)
-            mixed = mixed.transpose(1, 2).reshape(total, self.dim)
-        else:
-            offsets = torch.arange(max_seqlen, device=cu_seqlens.device)
-            is_real = offsets < (cu_seqlens[1:] - cu_seqlens[:-1])[:, None]
-            index = (cu_seqlens[:-1, None] + offsets).clamp_max(total - 1)
-            q, k, v = (rows[index].transpose(1, 2) for rows in (query, key, value))
-            padded = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=is_real[:, None, None, :], scale=self.scaling
-            ).transpose(1, 2)
-            mixed = padded[is_real].reshape(total, self.dim)
-        return self.proj(mixed)
-
-
-def adapt(visual: Any) -> None:
-    """Swap the slow parts of a tower for the ones above, in place. Parameters keep their names."""
-    visual.patch_embed.__class__ = StillPatchEmbed
-    for block in visual.blocks:
-        block.attn.__class__ = SegmentAttention
-
-
-@lru_cache(maxsize=256)
-def _layout(
-    grids: tuple[tuple[int, int], ...],
-    merge_size: int,
-    window_size: int,
-    patch_size: int,
-    device: torch.device,
-) -> dict[str, Any]:
-    """The tower's index tensors for frames of these patch grids; the same few come again and again."""
-    grid_thw = torch.tensor([[1, rows, cols] for rows, cols in grids])
-    window_index, cu_windows = get_vision_window_index(grid_thw, merge_size, window_size, patch_size)
-    cu_frames = F.pad((grid_thw[:, 1] * grid_thw[:, 2]).cumsum(0, dtype=torch.int32), (1, 0))
-    return {
-        "position_ids": get_vision_position_ids(grid_thw, merge_size).to(device),
-        "window_index": window_index.to(device),
-        "cu_seqlens": cu_frames.to(device),
-        "max_seqlen": int(cu_frames.diff().max()),
-        "cu_window_seqlens": cu_windows.to(device),
-        "max_window_seqlen": int(cu_windows.diff().max()),
-        "grid_thw": grid_thw.to(device),
-    }
+from models.vlm.segments import Segments
 
 
 def visual_tokens(visual: Any, patches: torch.Tensor, grids: tuple[tuple[int, int], ...]) -> torch.Tensor:
-    """Visual tokens of an adapted tower, [sum of rows * cols / merge^2, hidden], frame after frame.
+    """Visual tokens [sum of rows * cols / merge^2, visual_size], frame after frame.
 
-    `patches` are the rows of `PixelFormat.patchify`, `grids` each frame's (rows, cols) of patches.
+    `visual` is the `visual` module of a Hugging Face model; `patches` are the rows of `PixelFormat.patchify`,
+    `grids` each frame's (rows, cols) of patches. visual_size is the hidden size of the language model times
+    1 + the number of DeepStack layers, whose features stand behind the token itself. Differentiable.
     """
     config: Any = visual.config
-    layout = _layout(grids, config.spatial_merge_size, config.window_size, config.patch_size, patches.device)
-    output: torch.Tensor = visual(patches, **layout).pooler_output
+    layout = _layout(
+        grids,
+        config.spatial_merge_size,
+        getattr(config, "window_size", None),
+        config.patch_size,
+        getattr(visual, "num_grid_per_side", None),
+        patches.device,
+    )
+    hidden = _embed_stills(visual.patch_embed.proj, patches)
+    if layout.taps is not None:
+        taps, weights = layout.taps
+        hidden = hidden + (visual.pos_embed(taps) * weights[:, :, None]).sum(1).to(hidden.dtype)
+    if layout.order is not None:
+        merged = hidden.unflatten(0, (-1, config.spatial_merge_size**2))
+        hidden = merged[layout.order].flatten(0, 1)
+    rotary = visual.rotary_pos_emb(hidden, layout.positions)
+
+    deepstack = list(getattr(config, "deepstack_visual_indexes", ()))
+    features = {}
+    for number, block in enumerate(visual.blocks):
+        segments = layout.windows
+        if segments is None or number in config.fullatt_block_indexes:
+            segments = layout.frames
+        hidden = hidden + _attend(block.attn, block.norm1(hidden), rotary, segments)
+        hidden = hidden + block.mlp(block.norm2(hidden))
+        if number in deepstack:
+            level = deepstack.index(number)
+            features[level] = visual.deepstack_merger_list[level](hidden)
+    tokens: torch.Tensor = visual.merger(hidden)
+    if features:
+        tokens = torch.cat([tokens, *(features[level] for level in range(len(deepstack)))], dim=1)
+    return tokens if layout.restore is None else tokens[layout.restore]
+
+
+def _embed_stills(proj: torch.nn.Conv3d, patches: torch.Tensor) -> torch.Tensor:
+    """Patch embedding of still frames: both temporal steps see the same pixels, so their kernels add."""
+    kernel = proj.weight.sum(dim=2).flatten(1)
+    return F.linear(patches.to(kernel.dtype), kernel, proj.bias)
+
+
+def _attend(
+    attention: Any, hidden: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], segments: Segments
+) -> torch.Tensor:
+    qkv = attention.qkv(hidden).unflatten(1, (3, attention.num_heads, -1))
+    query, key, value = qkv.unbind(1)
+    query, key = apply_rotary_pos_emb_vision(query, key, *rotary)
+    output: torch.Tensor = attention.proj(segments.attend(query, key, value).flatten(1))
     return output
+
+
+@dataclass(frozen=True, eq=False)
+class _Layout:
+    """What the tower needs to know of the frame sizes of a batch."""
+
+    positions: torch.Tensor  # int64 [patches, 2], in the order that the blocks see
+    frames: Segments
+    windows: Segments | None
+    order: torch.Tensor | None  # int64 [tokens], from reading order to window order
+    restore: torch.Tensor | None  # and back
+    taps: tuple[torch.Tensor, torch.Tensor] | None
+    """The four learned position embeddings around each patch, int64 [patches, 4], and their weights."""
+
+
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)  # kept tensors may meet a gradient later, whoever asks first
+def _layout(
+    grids: tuple[tuple[int, int], ...],
+    merge_size: int,
+    window_size: int | None,
+    patch_size: int,
+    position_side: int | None,
+    device: torch.device,
+) -> _Layout:
+    """The same few come again and again."""
+    grid_thw = torch.tensor([[1, rows, cols] for rows, cols in grids])
+    positions = get_vision_position_ids(grid_thw, merge_size)
+    windows = order = restore = taps = None
+    if window_size is not None:
+        order, offsets = get_vision_window_index(grid_thw, merge_size, window_size, patch_size)
+        positions = positions.unflatten(0, (-1, merge_size**2))[order].flatten(0, 1)
+        windows = Segments.of(offsets.diff().tolist(), device)
+        restore = order.argsort().to(device)
+        order = order.to(device)
+    if position_side is not None:
+        indices, weights = get_vision_interpolation_indices_and_weights(
+            grid_thw,
+            num_grid_per_side=position_side,
+            mode="bilinear",
+            align_corners=True,
+            spatial_merge_size=merge_size,
+        )
+        taps = indices.to(device), weights.to(device)
+    frames = Segments.of([rows * cols for rows, cols in grids], device)
+    return _Layout(positions.to(device), frames, windows, order, restore, taps)

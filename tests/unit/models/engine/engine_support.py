@@ -18,13 +18,13 @@ import torch
 from tokenizers import Tokenizer
 from transformers import DynamicCache
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRotaryEmbedding, Qwen2_5_VLTextModel
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
 
 from models.engine.engine import Engine
 from models.engine.round import Decision, Reply, RoundInput
 from models.training.tokenizer import train_tokenizer
 from models.vlm.dialogue import Dialogue
-from models.vlm.model import ExactRotary, LanguageModel
+from models.vlm.model import LanguageModel
 from models.vlm.state import State
 from models.vlm.streamo_config import StreamoConfig
 
@@ -74,8 +74,6 @@ def make_model(
         torch.manual_seed(seed)
         text = Qwen2_5_VLTextModel._from_config(config, attn_implementation="sdpa").float()
         lm_head = torch.randn(vocab_size, hidden_size) * 2.0 / hidden_size**0.5
-    rotary = Qwen2_5_VLRotaryEmbedding(config)
-    text.rotary_emb = ExactRotary(rotary.inv_freq, rotary.mrope_section, rotary.attention_scaling)
     streamo = StreamoConfig(window_rounds, max_reply_tokens, system_prompt="Watch.")
     dialogue = Dialogue(tokenizer(), streamo.system_prompt)
     lm_head[dialogue.end_token_id] *= 3.0  # so that some replies end and some are cut

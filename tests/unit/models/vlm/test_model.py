@@ -12,7 +12,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
     Qwen2VLImageProcessorPil,
 )
 
-from models.vlm.model import ExactRotary, LanguageModel, VisionEncoder
+from models.vlm.model import LanguageModel, VisionEncoder
 from models.vlm.pixels import PixelFormat
 from models.vlm.positions import round_positions
 from models.vlm.state import State
@@ -187,19 +187,3 @@ def test_a_directory_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(ValueError, match="llama"):
         LanguageModel.load(tmp_path)
-
-
-@pytest.mark.parametrize("section", [(6, 5, 5), (1,) * 16])
-def test_rotary_is_hugging_faces_at_small_positions(section: tuple[int, ...]) -> None:
-    from transformers import Qwen2_5_VLTextConfig
-    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRotaryEmbedding
-
-    rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": list(section)}
-    theirs = Qwen2_5_VLRotaryEmbedding(
-        Qwen2_5_VLTextConfig(hidden_size=64, num_attention_heads=2, rope_parameters=rope)
-    )
-    ours = ExactRotary(theirs.inv_freq, theirs.mrope_section, theirs.attention_scaling)
-    positions = torch.randint(0, 50, (3, 1, 40), generator=torch.Generator().manual_seed(0))
-    x = torch.zeros(1)
-    for mine, expected in zip(ours(x, positions), theirs(x, positions), strict=True):
-        torch.testing.assert_close(mine, expected, atol=1e-5, rtol=0)
