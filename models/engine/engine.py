@@ -246,10 +246,10 @@ class Engine:
 
     def _check_round(self, session: Session, round_input: RoundInput) -> None:
         session.check_round(round_input)
-        if round_input.frame.shape[1] != self._model.hidden_size:
+        if round_input.frame.shape[1] != self._model.visual_size:
             raise ValueError(
                 f"frame has tokens of {round_input.frame.shape[1]} values, "
-                f"the model's have {self._model.hidden_size}"
+                f"the model's have {self._model.visual_size}"
             )
 
     def _session(self, session_id: str) -> Session:

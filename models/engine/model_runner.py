@@ -53,22 +53,33 @@ class ModelRunner:
                 for row in rows
             ],
         )
-        hidden = self._model.forward(self._embed(rows), self._positions(rows), attention_step=step)
+        embeds, visual = self._embed(rows)
+        hidden = self._model.forward(embeds, self._positions(rows), visual=visual, attention_step=step)
         ends = np.cumsum([row.num_tokens for row in rows])
         wanted = [int(end) - 1 for end, row in zip(ends, rows, strict=True) if row.reads_logits]
         return self._choices(hidden[0, wanted]) if wanted else []
 
-    def _embed(self, rows: Sequence[Row]) -> torch.Tensor:
+    def _embed(self, rows: Sequence[Row]) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
+        """Embeddings [1, T, hidden_size] with the frames in their places; those places and the frames'
+        DeepStack features, as `LanguageModel.forward` takes them.
+        """
+        model = self._model
         pieces = [piece for row in rows for piece in row.pieces]
         token_ids = torch.from_numpy(np.concatenate([piece.token_ids for piece in pieces]))
-        embeds = self._model.embed(token_ids.to(self._model.device))
-        start = 0
+        embeds = model.embed(token_ids.to(model.device))
+        places, frames, start = [], [], 0
         for piece in pieces:
             if piece.frame is not None and len(piece.frame):
-                frame_start = start + piece.frame_start
-                embeds[frame_start : frame_start + len(piece.frame)] = piece.frame
+                first = start + piece.frame_start
+                places.append(np.arange(first, first + len(piece.frame)))
+                frames.append(piece.frame.to(model.device, model.dtype, non_blocking=True))
             start += len(piece)
-        return embeds.unsqueeze(0)
+        if not frames:
+            return embeds.unsqueeze(0), None
+        index = torch.from_numpy(np.concatenate(places)).to(model.device)
+        embeddings, features = model.split_visual(torch.cat(frames))
+        embeds.index_copy_(0, index, embeddings)
+        return embeds.unsqueeze(0), (index, features)
 
     def _positions(self, rows: Sequence[Row]) -> torch.Tensor:
         positions = np.concatenate([piece.positions for row in rows for piece in row.pieces], axis=1)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class RoundInput:
     """One frame and its time: what a round begins with.
 
-    `frame` holds the visual tokens [rows * cols, hidden_size]; the engine reads it until the round is in the
+    `frame` holds the visual tokens [rows * cols, visual_size]; the engine reads it until the round is in the
     KV cache, and never writes to it. `forced_reply` is the whole reply, state token first, of a round decided
     before: the model is then not asked. `deadline_ms` is by when the caller wants the decision, on any clock
     of its own: only the order of deadlines counts.
