@@ -52,6 +52,7 @@ class Engine:
             model.rotary.inv_freq,
             model.dtype,
             model.device,
+            config.block_tokens,
         )
         self._scheduler = Scheduler(config.max_batch_tokens)
         self._runner = ModelRunner(model, self._kv_cache, attention or SdpaAttention())

@@ -24,10 +24,13 @@ class KVCache:
         inv_freq: torch.Tensor,
         dtype: torch.dtype,
         device: torch.device,
+        block_tokens: int,
     ) -> None:
         shape = (num_layers, num_slots, num_kv_heads, head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.block_tokens = block_tokens
+        """Slots in a block; block b holds those from b * block_tokens on."""
         self._inv_freq = inv_freq
         self._device = device
 

@@ -49,8 +49,9 @@ class ModelRunner:
             self._kv_cache,
             new_slots,
             [
-                AttentionRow(row.num_tokens, row.session.table.slots, row.session.table.first_slot)
+                AttentionRow(row.num_tokens, table.slots, table.first_slot, table.blocks)
                 for row in rows
+                for table in (row.session.table,)
             ],
         )
         embeds, visual = self._embed(rows)

@@ -25,8 +25,6 @@ COMMANDS = [
     ["ask"],
     ["tail"],
     ["simulate"],
-    ["data", "convert"],
-    ["data", "check"],
 ]
 
 
