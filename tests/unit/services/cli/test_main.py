@@ -25,6 +25,8 @@ COMMANDS = [
     ["ask"],
     ["tail"],
     ["simulate"],
+    ["data", "convert"],
+    ["data", "check"],
 ]
 
 

@@ -1,0 +1,108 @@
+"""A video file as the converter sees it: how many frames it has at a frame rate, and their pictures."""
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.data.finding import FieldError
+
+_JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """`num_frames` is what the container says, or else what its duration comes to."""
+
+    path: Path
+    num_frames: int
+    fps: float
+
+    @classmethod
+    def open(cls, path: Path) -> "VideoFile":
+        """Reads the header alone. FieldError on `video_path` where that fails."""
+        import av
+
+        if not path.is_file():
+            raise FieldError("video_path", "not found", str(path))
+        try:
+            with av.open(str(path)) as container:
+                if not container.streams.video:
+                    raise FieldError("video_path", "holds no video", str(path))
+                stream = container.streams.video[0]
+                rate = stream.average_rate or stream.guessed_rate
+                if not rate:
+                    raise FieldError("video_path", "does not tell its frame rate", str(path))
+                fps = float(rate)
+                if stream.frames:
+                    num_frames = stream.frames
+                elif stream.duration and stream.time_base:
+                    num_frames = round(float(stream.duration * stream.time_base) * fps)
+                else:
+                    num_frames = round((container.duration or 0) / av.time_base * fps)
+        except (av.FFmpegError, OSError) as error:
+            raise FieldError("video_path", "cannot be opened as a video", f"{path}: {error}") from error
+        return cls(path, num_frames, fps)
+
+    @property
+    def duration_s(self) -> float:
+        return self.num_frames / self.fps
+
+    def step(self, fps: float) -> int:
+        """Every how many-th frame is one of `fps` a second."""
+        return max(1, int(self.fps / fps))
+
+    def num_frames_at(self, fps: float) -> int:
+        """Frames at `fps`, by the reference's rule: whole steps that fit into the video."""
+        return self.num_frames // self.step(fps)
+
+    def frame_files(self, fps: float, folder: Path) -> tuple[list[Path], bool]:
+        """A JPEG for each of `num_frames_at(fps)` frames, the first of every step, made in `folder` unless it is
+        there; and whether the last stands for one more, because the video ends a frame early.
+
+        The folder appears whole or not at all. FieldError on `video_path` where more than one frame is missing.
+        """
+        wanted = self.num_frames_at(fps)
+        if not folder.is_dir():
+            self._extract(fps, folder, wanted)
+        files = sorted(folder.glob("frame_*.jpg"))
+        if len(files) not in (wanted, wanted - 1) or not files:
+            raise FieldError(
+                "video_path", "its frames are not all there", f"{len(files)} of {wanted} in {folder}"
+            )
+        return files + files[-1:] * (wanted - len(files)), len(files) < wanted
+
+    def _extract(self, fps: float, folder: Path, wanted: int) -> None:
+        import av
+
+        partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        step, num_saved = self.step(fps), 0
+        try:
+            with av.open(str(self.path)) as container:
+                container.streams.video[0].thread_type = "AUTO"
+                for index, frame in enumerate(container.decode(video=0)):
+                    if num_saved == wanted:
+                        break
+                    if index % step == 0:
+                        picture = frame.to_image()
+                        picture.save(partial / f"frame_{num_saved:06d}.jpg", quality=_JPEG_QUALITY)
+                        num_saved += 1
+            if num_saved < max(1, wanted - 1):
+                raise FieldError("video_path", "breaks off", f"{num_saved} of {wanted} frames in {self.path}")
+            partial.rename(folder)
+        except av.FFmpegError as error:
+            raise FieldError("video_path", "cannot be decoded", f"{self.path}: {error}") from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def frames_folder(frames_dir: Path, video: str, fps: float) -> Path:
+    """Where the frames of a video at `fps` lie: below `frames_dir`, under the path that the sample gives it."""
+    path = Path(video)
+    if path.is_absolute() or ".." in path.parts:
+        # Elsewhere on this machine: its name alone might be another's too.
+        path = Path(f"{path.name}-{hashlib.sha256(video.encode()).hexdigest()[:12]}")
+    return frames_dir / path / f"fps_{fps:g}"

@@ -1,0 +1,80 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from services.cli.main import main
+from tests.support.video import write_video
+
+
+def run(*arguments: str | Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["streamo", "data", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos" / "v.mp4", 4, size=(56, 56))
+    samples = [
+        {
+            "video_path": "v.mp4",
+            "task_type": "qa",
+            "question": [{"content": "Q?", "time": 0}],
+            "response": [],
+        },
+        {"video_path": "gone.mp4"},
+    ]
+    path = tmp_path / "raw.json"
+    path.write_text(json.dumps(samples))
+    return path
+
+
+def test_convert_and_check(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, root = tmp_path / "out.json", tmp_path / "videos"
+    (tmp_path / "prompt.txt").write_text("Watch closely.")
+    asked = ["convert", raw, out, "--to", "stream", "--fps", "2", "--video-root", root]
+    assert run(*asked, monkeypatch=monkeypatch) == 1
+    said = capsys.readouterr().err
+    assert f"{raw}: sample 1: video_path: not found" in said and "--skip-broken" in said
+    assert not out.exists()
+
+    code = run(*asked, "--skip-broken", "--system-prompt", tmp_path / "prompt.txt", monkeypatch=monkeypatch)
+    assert code == 0
+    said = capsys.readouterr().out
+    assert "1 samples, 8 rounds (8 Silence)" in said and "1 broken samples" in said
+    (sample,) = json.loads(out.read_text())
+    assert sample["messages"][0]["content"] == "Watch closely."
+
+    assert run("check", out, "--json", "--plot", tmp_path / "plot.png", monkeypatch=monkeypatch) == 0
+    assert json.loads(capsys.readouterr().out)["states"] == {"silence": 8, "standby": 0, "response": 0}
+    assert (tmp_path / "plot.png").exists()
+    assert run("check", raw, "--video-root", root, monkeypatch=monkeypatch) == 1
+    shown = capsys.readouterr()
+    assert "2 samples" in shown.out and "not found" in shown.out and "sample 1" in shown.err
+
+    images = ["convert", raw, out, "--to", "image", "--video-root", root, "--skip-broken"]
+    assert run(*images, monkeypatch=monkeypatch) == 1
+    assert "frames_dir" in capsys.readouterr().err
+    assert run(*images, "--frames-dir", tmp_path / "frames", monkeypatch=monkeypatch) == 0
+    assert all(Path(image).is_file() for image in json.loads(out.read_text())[0]["images"])
+
+
+def test_what_is_no_file_of_samples_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.json").write_text("nothing")
+    for arguments in (
+        ["check", tmp_path / "bad.json"],
+        ["check", tmp_path / "gone.json"],
+        ["convert", tmp_path / "bad.json", tmp_path / "out.json", "--to", "stream"],
+        ["convert", tmp_path / "bad.json", tmp_path / "out.json", "--to", "stream", "--fps", "0"],
+    ):
+        assert run(*arguments, monkeypatch=monkeypatch) == 1
+        said = capsys.readouterr().err.strip()
+        assert said.startswith("Error: ") and said.count("\n") == 0
