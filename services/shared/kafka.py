@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import KafkaConnectionError
 from opentelemetry import propagate
 from opentelemetry.context import Context
 
@@ -81,7 +82,7 @@ def producer(
     Safe to share between threads, but its transaction calls wait without a limit: give them a thread and a deadline.
     A record not taken within `delivery_timeout_s` fails, and with it the producer: see `abandon`.
     """
-    return KafkaProducer(
+    made = KafkaProducer(
         bootstrap_servers=settings.bootstrap_servers,
         transactional_id=None if transactional_id is None else settings.prefix + transactional_id,
         transaction_timeout_ms=15_000,
@@ -94,6 +95,26 @@ def producer(
         reconnect_backoff_max_ms=1000,
         allow_auto_create_topics=False,
     )
+    _keep_requests_of_a_lost_coordinator(made)
+    return made
+
+
+def _keep_requests_of_a_lost_coordinator(made: KafkaProducer) -> None:
+    """Lets a transaction outlive a broker that goes away before the request that ends it is sent.
+
+    The sender tries a request again if its node answers `await_ready` with False. The client's `await_ready` raises
+    instead, and the request is forgotten: the transaction would wait for ever (kafka-python 3.0.12).
+    """
+    client = made._sender._client
+    await_ready = client.await_ready
+
+    def is_ready_in_time(node_id: object, timeout_ms: float) -> bool:
+        try:
+            return bool(await_ready(node_id, timeout_ms))
+        except KafkaConnectionError:
+            return False
+
+    client.await_ready = is_ready_in_time
 
 
 def abandon(failed: KafkaProducer) -> None:
