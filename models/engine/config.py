@@ -74,23 +74,40 @@ class SessionLimits:
     """What one session may hold, all of it known before the session opens."""
 
     window_rounds: int
+    window_tokens: int | None
     max_reply_tokens: int
     max_frame_tokens: int
     max_pending_rounds: int
     max_round_tokens: int
+    max_rest_tokens: int
+    """Of these, what may follow the head: a reply and the opening of the next turn."""
 
     @classmethod
     def of(cls, config: EngineConfig, checkpoint: StreamoConfig, dialogue: Dialogue) -> SessionLimits:
         max_reply_tokens = config.max_reply_tokens or checkpoint.max_reply_tokens
         head = dialogue.round_head(MAX_MEDIA_TIME_MS - 100, MAX_MEDIA_TIME_MS, config.max_frame_tokens)
+        max_rest_tokens = 1 + max_reply_tokens + len(dialogue.round_tail)
         return cls(
             window_rounds=config.window_rounds or checkpoint.window_rounds,
+            window_tokens=config.max_window_tokens,
             max_reply_tokens=max_reply_tokens,
             max_frame_tokens=config.max_frame_tokens,
             max_pending_rounds=config.max_pending_rounds,
-            max_round_tokens=len(head) + 1 + max_reply_tokens + len(dialogue.round_tail),
+            max_round_tokens=len(head) + max_rest_tokens,
+            max_rest_tokens=max_rest_tokens,
         )
 
     def max_window_tokens(self, num_pinned_tokens: int) -> int:
-        """Most tokens of a session that are attended to at once."""
-        return num_pinned_tokens + self.window_rounds * self.max_round_tokens
+        """Most tokens of a session that are attended to at once: what it reserves.
+
+        ValueError if not even one round is sure to fit beside the pinned prefix.
+        """
+        by_rounds = num_pinned_tokens + self.window_rounds * self.max_round_tokens
+        if self.window_tokens is None:
+            return by_rounds
+        if num_pinned_tokens + self.max_round_tokens > self.window_tokens:
+            raise ValueError(
+                f"max_window_tokens ({self.window_tokens}) cannot hold a pinned prefix of {num_pinned_tokens} "
+                f"tokens and a round of up to {self.max_round_tokens}; raise it, or shorten the instruction"
+            )
+        return min(by_rounds, self.window_tokens)

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from models.engine.attention import AttentionBackend, SdpaAttention
 from models.engine.block_pool import BlockPool
 from models.engine.config import EngineConfig, SessionLimits
+from models.engine.engine_stats import EngineStats
 from models.engine.errors import BadLogits, EngineFull, IntegrityError, SessionExists, UnknownSession
 from models.engine.kv_cache import KVCache
 from models.engine.model_runner import Choice, ModelRunner
+from models.engine.pinned_prefix import PinnedPrefixes
 from models.engine.round import Decision, Reply, RoundInput, WindowView
 from models.engine.scheduler import Row, Scheduler
 from models.engine.session import Session
@@ -29,11 +32,11 @@ from models.vlm.state import State
 class Engine:
     """Sessions over one language model. Synchronous and deterministic; one thread may use it.
 
-    A session's pinned prefix stays for good. Of its rounds the last `window_rounds` are kept, whole: before
-    one too many begins, the oldest is dropped, and the pinned keys are turned to stand right before the
-    oldest round that is left. Ids and positions of what is kept are then those of a fresh chat over those
-    rounds, up to one shift of all positions; what the kept rounds had seen of dropped ones stays in their
-    keys and values.
+    A session's pinned prefix stays for good. Of its rounds the last `window_rounds` are kept, as many of them
+    as `max_window_tokens` has room for: before one begins that might not fit, the oldest are dropped, whole,
+    and the pinned keys are turned to stand right before the oldest round that is left. Ids and positions of
+    what is kept are then those of a fresh chat over those rounds, up to one shift of all positions; what the
+    kept rounds had seen of dropped ones stays in their keys and values.
     """
 
     def __init__(
@@ -57,7 +60,9 @@ class Engine:
         self._scheduler = Scheduler(config.max_batch_tokens)
         self._runner = ModelRunner(model, self._kv_cache, attention or SdpaAttention())
         self._sessions: dict[str, Session] = {}
+        self._prefixes = PinnedPrefixes(self._block_pool, config.block_tokens)
         self._next_ticket = 0
+        self._stats = EngineStats()
 
     def open(
         self,
@@ -79,23 +84,23 @@ class Engine:
         session begin.
 
         Raises SessionExists; EngineFull if the largest window this session may come to does not fit beside
-        those of the others; ValueError for a malformed instruction, sensitivity or round.
+        those of the others; ValueError for a malformed instruction, sensitivity or round, and if not even one
+        round is sure to fit into `max_window_tokens` beside the instruction.
         """
         if not math.isfinite(sensitivity):
             raise ValueError(f"sensitivity must be finite, got {sensitivity}")
         if session_id in self._sessions:
             raise SessionExists(f"session {session_id} is open already")
-        pinned_prefix = self._model.dialogue.pinned_prefix(instruction)
-        table = self._reserve(session_id, len(pinned_prefix))
+        pinned_ids = self._model.dialogue.pinned_prefix(instruction)
+        table = self._reserve(session_id, pinned_ids, first_position)
         session = Session(
             session_id,
             self._model.dialogue,
             self._limits,
-            pinned_prefix,
+            self._prefixes.hold(pinned_ids, first_position),
             past_rounds,
             table,
             self._take_ticket(),
-            first_position,
             stream_id=stream_id,
             sensitivity=sensitivity,
         )
@@ -107,7 +112,7 @@ class Engine:
                     )
                 self._check_round(session, past_round)
         except ValueError:
-            self._block_pool.release(table.blocks)
+            self._release(session)
             raise
         self._sessions[session_id] = session
 
@@ -115,7 +120,7 @@ class Engine:
         """Forget a session and free what it held."""
         session = self._session(session_id)
         del self._sessions[session_id]
-        self._block_pool.release(session.table.blocks)
+        self._release(session)
 
     def can_append(self, session_id: str) -> bool:
         return self._session(session_id).can_append
@@ -137,19 +142,44 @@ class Engine:
     def step(self) -> list[Decision | Reply]:
         """Run one forward over whoever has work, and tell what was decided; empty if nobody has.
 
-        If it raises, no session has moved: the step can be repeated, and then gives what it would have given.
+        If it raises, whatever it was (an interrupt too), every session is as it was, save that rounds may have
+        left to make room for one that waits. The step can be repeated, and then gives what it would have given;
         BadLogits names the sessions to close first.
         """
-        self._begin_rounds()
-        rows = self._scheduler.next_rows(self._sessions.values())
-        if not rows:
-            return []
-        choices = self._run(rows)
-        return self._commit(rows, choices)
+        working = [session for session in self._sessions.values() if session.has_work]
+        self._make_room([session for session in working if session.can_begin_round])
+        marks = [session.mark() for session in working]
+        try:
+            for session in working:
+                while session.can_begin_round:
+                    session.begin_round()
+            self._copy_prefixes([session for session in working if session.lacks_prefix and session.num_due])
+            rows = self._scheduler.next_rows(self._sessions.values())
+            if not rows:
+                return []
+            choices = self._runner.run(rows)
+            _check_finite(rows, choices)
+            self._save_prefixes(rows)
+            return self._commit(rows, choices)
+        except BaseException:
+            for take_back in marks:
+                take_back()
+            raise
 
     def window(self, session_id: str) -> WindowView:
         """What the session keeps now."""
         return self._session(session_id).view()
+
+    @property
+    def stats(self) -> EngineStats:
+        """What the engine has done since it was made, and what it holds now."""
+        return replace(
+            self._stats,
+            sessions=len(self._sessions),
+            pinned_prefixes=len(self._prefixes),
+            free_blocks=self._block_pool.num_free,
+            held_blocks=self._block_pool.num_blocks - self._block_pool.num_free,
+        )
 
     @property
     def num_free_kv_tokens(self) -> int:
@@ -158,7 +188,11 @@ class Engine:
 
     def check_integrity(self) -> None:
         """Raise IntegrityError if the engine's books do not agree. Cheap enough for whenever it is idle."""
-        self._block_pool.check_integrity(session.table.blocks for session in self._sessions.values())
+        self._block_pool.check_integrity(
+            blocks
+            for session in self._sessions.values()
+            for blocks in (session.table.blocks, session.prefix.blocks)
+        )
         for session in self._sessions.values():
             session.check_integrity()
         if len(self._sessions) > self.config.max_sessions:
@@ -166,40 +200,54 @@ class Engine:
                 f"{len(self._sessions)} sessions, max_sessions is {self.config.max_sessions}"
             )
 
-    def _begin_rounds(self) -> None:
-        for session in self._sessions.values():
-            while session.can_begin_round:
-                if session.is_window_full:
-                    self._drop_first_round(session)
-                session.begin_round()
-
-    def _drop_first_round(self, session: Session) -> None:
+    def _make_room(self, sessions: Sequence[Session]) -> None:
+        """Drop what has to go before the sessions' next rounds can begin."""
+        evicting = [session for session in sessions if session.num_rounds_to_drop]
+        if not evicting:
+            return
         # The books follow the keys: should the copying fail, it can be done again from the same tokens.
-        table = session.table
-        eviction = table.plan_eviction(session.rounds[0].index)
-        self._kv_cache.move(eviction)
-        if not session.is_pinned_saved:
-            self._kv_cache.save_pinned(table)
-            session.is_pinned_saved = True
-        self._kv_cache.place_pinned(table, session.pinned_shift_after_drop)
-        table.evict(eviction)
-        session.drop_first_round()
+        evictions = [session.plan_eviction() for session in evicting]
+        self._kv_cache.copy(
+            np.concatenate([eviction.sources for eviction in evictions]),
+            np.concatenate([eviction.targets for eviction in evictions]),
+        )
+        if self.config.pinned_positions == "move":
+            self._kv_cache.copy_turned(
+                np.concatenate([session.prefix.slots for session in evicting]),
+                np.concatenate([session.table.pinned_slots for session in evicting]),
+                [session.pinned_distance(plan) for session, plan in zip(evicting, evictions, strict=True)],
+                [len(session.prefix) for session in evicting],
+            )
+        num_dropped = sum(session.evict(plan) for session, plan in zip(evicting, evictions, strict=True))
+        self._stats = self._stats.plus(evicted_rounds=num_dropped)
 
-    def _run(self, rows: Sequence[Row]) -> list[Choice]:
-        try:
-            choices = self._runner.run(rows)
-            _check_finite(rows, choices)
-        except BaseException:
-            for row in rows:
-                row.session.table.trim()
-            raise
-        return choices
+    def _copy_prefixes(self, newcomers: Sequence[Session]) -> None:
+        """Spare sessions the feeding of a prefix that another one has fed before."""
+        adopting = [session for session in newcomers if session.prefix.is_saved]
+        if not adopting:
+            return
+        self._kv_cache.copy(
+            np.concatenate([session.prefix.slots for session in adopting]),
+            np.concatenate([session.table.pinned_slots for session in adopting]),
+        )
+        for session in adopting:
+            session.adopt_prefix()
+
+    def _save_prefixes(self, rows: Sequence[Row]) -> None:
+        """Keep master copies of the prefixes that the step has fed to their ends."""
+        for row in rows:
+            prefix, table = row.session.prefix, row.session.table
+            if not prefix.is_saved and table.end >= len(prefix):
+                self._kv_cache.copy(table.pinned_slots, prefix.slots)
+                prefix.is_saved = True
 
     def _commit(self, rows: Sequence[Row], choices: Sequence[Choice]) -> list[Decision | Reply]:
         outputs: list[Decision | Reply] = []
+        tokens = dict.fromkeys(("extend_tokens", "decode_tokens", "replay_tokens"), 0)
         remaining = iter(choices)
         for row in rows:
             session = row.session
+            tokens[_kind_of_tokens(session)] += row.num_tokens
             session.commit(row.num_tokens)
             if not row.reads_logits:
                 continue
@@ -208,42 +256,55 @@ class Engine:
             if session.is_replying:
                 reply = session.accept(choice.best_text_token)
             else:
-                silence, standby, response = choice.state_logits
-                bias = session.sensitivity
-                best_state = State(int(np.argmax(choice.state_logits)))
-                state, reply = session.decide(
-                    State(int(np.argmax((silence, standby + bias, response + bias))))
-                )
-                outputs.append(
-                    Decision(
-                        session.session_id,
-                        session.rounds[-1].index,
-                        state,
-                        choice.state_logits,
-                        choice.best_token == self._model.dialogue.state_token_ids[best_state],
-                    )
-                )
+                decision, reply = self._decide(session, choice)
+                outputs.append(decision)
             if reply is not None:
                 outputs.append(reply)
+        decisions = [output for output in outputs if isinstance(output, Decision)]
+        self._stats = self._stats.plus(
+            steps=1,
+            rounds=len(decisions),
+            disagreements=sum(not decision.full_softmax_agrees for decision in decisions),
+            **tokens,
+        )
         return outputs
 
-    def _reserve(self, session_id: str, num_pinned: int) -> SlotTable:
+    def _decide(self, session: Session, choice: Choice) -> tuple[Decision, Reply | None]:
+        silence, standby, response = choice.state_logits
+        bias = session.sensitivity
+        state, reply = session.decide(State(int(np.argmax((silence, standby + bias, response + bias)))))
+        best_state_id = self._model.dialogue.state_token_ids[int(np.argmax(choice.state_logits))]
+        decision = Decision(
+            session.session_id,
+            session.rounds[-1].index,
+            state,
+            choice.state_logits,
+            choice.best_token == best_state_id,
+        )
+        return decision, reply
+
+    def _reserve(self, session_id: str, pinned_ids: Sequence[int], first_position: int) -> SlotTable:
         if len(self._sessions) >= self.config.max_sessions:
             raise EngineFull(
                 f"session {session_id} refused: {len(self._sessions)} sessions are open, max_sessions is "
                 f"{self.config.max_sessions}"
             )
-        max_window_tokens = self._limits.max_window_tokens(num_pinned)
-        # The copy of the pinned keys lies behind the window.
-        needed_blocks = -(-(max_window_tokens + num_pinned) // self.config.block_tokens)
-        if needed_blocks > self._block_pool.num_free:
-            budget = self._block_pool.num_blocks * self.config.block_tokens
+        block_tokens = self.config.block_tokens
+        capacity = self._limits.max_window_tokens(len(pinned_ids))
+        num_window_blocks = -(-capacity // block_tokens)
+        num_blocks = num_window_blocks + self._prefixes.num_blocks_to_hold(pinned_ids, first_position)
+        if num_blocks > self._block_pool.num_free:
+            budget = self._block_pool.num_blocks * block_tokens
             raise EngineFull(
                 f"session {session_id} refused: budget {budget} KV tokens (max_kv_tokens), "
-                f"used {budget - self.num_free_kv_tokens}, needed {needed_blocks * self.config.block_tokens}"
+                f"used {budget - self.num_free_kv_tokens}, needed {num_blocks * block_tokens}"
             )
-        blocks = self._block_pool.allocate(needed_blocks)
-        return SlotTable(blocks, self.config.block_tokens, max_window_tokens, num_pinned)
+        blocks = self._block_pool.allocate(num_window_blocks)
+        return SlotTable(blocks, block_tokens, capacity, len(pinned_ids))
+
+    def _release(self, session: Session) -> None:
+        self._block_pool.release(session.table.blocks)
+        self._prefixes.release(session.prefix)
 
     def _check_round(self, session: Session, round_input: RoundInput) -> None:
         session.check_round(round_input)
@@ -262,6 +323,12 @@ class Engine:
     def _take_ticket(self) -> int:
         self._next_ticket += 1
         return self._next_ticket
+
+
+def _kind_of_tokens(session: Session) -> str:
+    if session.is_replaying:
+        return "replay_tokens"
+    return "decode_tokens" if session.is_replying else "extend_tokens"
 
 
 def _check_finite(rows: Sequence[Row], choices: Sequence[Choice]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from models.engine.rotary import shift_keys
-from models.engine.slot_table import Eviction, SlotTable
 
 
 class KVCache:
@@ -43,23 +44,27 @@ class KVCache:
         self.keys[layer].index_copy_(0, slots, keys)
         self.values[layer].index_copy_(0, slots, values)
 
-    def move(self, eviction: Eviction) -> None:
-        """Fill the slots of a dropped round with tokens from the end of the window."""
-        if not len(eviction.sources):
+    def copy(self, sources: np.ndarray, targets: np.ndarray) -> None:
+        """Fill the slots `targets` with what is at `sources`; the two have none in common."""
+        if not len(sources):
             return
-        sources, targets = self.index(eviction.sources), self.index(eviction.targets)
-        self.keys.index_copy_(1, targets, self.keys.index_select(1, sources))
-        self.values.index_copy_(1, targets, self.values.index_select(1, sources))
+        where_from, where_to = self.index(sources), self.index(targets)
+        for tensor in (self.keys, self.values):
+            tensor.index_copy_(1, where_to, tensor.index_select(1, where_from))
 
-    def save_pinned(self, table: SlotTable) -> None:
-        """Keep the pinned keys as they are now, for all later `place_pinned`."""
-        master = self.keys.index_select(1, self.index(table.pinned_slots))
-        self.keys.index_copy_(1, self.index(table.master_slots), master)
+    def copy_turned(
+        self, sources: np.ndarray, targets: np.ndarray, distances: Sequence[int], lengths: Sequence[int]
+    ) -> None:
+        """Fill the keys of `targets` with those at `sources`, as they would be further on.
 
-    def place_pinned(self, table: SlotTable, distance: int) -> None:
-        """Set the pinned keys `distance` positions on from where they were saved.
-
-        Always from the saved copy: turning keys in place again and again would let rounding errors add up.
+        The slots are runs of `lengths` tokens, and each run moves by its own of the `distances`. Always from an
+        untouched copy: turning keys in place again and again would let rounding errors add up.
         """
-        master = self.keys.index_select(1, self.index(table.master_slots))
-        self.keys.index_copy_(1, self.index(table.pinned_slots), shift_keys(master, distance, self._inv_freq))
+        keys = self.keys.index_select(1, self.index(sources))
+        turned = shift_keys(
+            keys,
+            torch.tensor(distances, device=self._device),
+            torch.tensor(lengths, device=self._device),
+            self._inv_freq,
+        )
+        self.keys.index_copy_(1, self.index(targets), turned)

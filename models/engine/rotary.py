@@ -5,14 +5,19 @@ from __future__ import annotations
 import torch
 
 
-def shift_keys(keys: torch.Tensor, distance: int, inv_freq: torch.Tensor) -> torch.Tensor:
-    """Keys [..., head_dim] as they would be `distance` positions further on; a new tensor of the same dtype.
+def shift_keys(
+    keys: torch.Tensor, distances: torch.Tensor, lengths: torch.Tensor, inv_freq: torch.Tensor
+) -> torch.Tensor:
+    """Keys [..., n, num_kv_heads, head_dim] as they would be further on; a new tensor of the same dtype.
 
-    The three axes move alike, so that which axis a frequency follows does not matter. The angle is formed in
-    float64: a distance may be as long as a stream. `inv_freq` is [head_dim / 2].
+    The n tokens are runs of `lengths` tokens, and each run moves by its own of the `distances` (int64 [runs]
+    both). The three axes move alike, so that which axis a frequency follows does not matter. Angles are formed
+    in float64: a distance may be as long as a stream. `inv_freq` is [head_dim / 2].
     """
-    angles = inv_freq.to(torch.float64) * distance
-    cos, sin = angles.cos().float(), angles.sin().float()
+    angles = distances[:, None].to(torch.float64) * inv_freq.to(torch.float64)
+    cos, sin = (
+        part.float().repeat_interleave(lengths, dim=0).unsqueeze(1) for part in (angles.cos(), angles.sin())
+    )
     # Hugging Face's layout: the pair of frequency i is (i, i + head_dim / 2).
     first, second = keys.float().chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(keys.dtype)

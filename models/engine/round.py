@@ -78,6 +78,8 @@ class Round:
     is_past: bool
     """Handed over at open: fed with its reply, never decided."""
     forced_reply: tuple[int, ...] | None
+    num_tokens: int = 0
+    """Its tokens so far, in the KV cache or on their way."""
     state: State | None = None
     reply: list[int] = field(default_factory=list)
     is_closed: bool = False

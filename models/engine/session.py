@@ -6,15 +6,18 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
 from models.engine.config import MAX_MEDIA_TIME_MS, SessionLimits
 from models.engine.errors import IntegrityError, QueueFull
 from models.engine.piece import PINNED, Piece
+from models.engine.pinned_prefix import PinnedPrefix
 from models.engine.round import Reply, Round, RoundInput, WindowView
-from models.engine.slot_table import SlotTable
+from models.engine.slot_table import Eviction, SlotTable
 from models.vlm.dialogue import Dialogue
 from models.vlm.positions import round_positions
 from models.vlm.state import State
@@ -33,11 +36,10 @@ class Session:
         session_id: str,
         dialogue: Dialogue,
         limits: SessionLimits,
-        pinned_prefix: Sequence[int],
+        prefix: PinnedPrefix,
         past_rounds: Sequence[RoundInput],
         table: SlotTable,
         ticket: int,
-        first_position: int,
         *,
         stream_id: str = "",
         sensitivity: float = 0.0,
@@ -46,24 +48,24 @@ class Session:
         self.stream_id = stream_id
         """Whose share of the steps the session uses; "": one of its own."""
         self.sensitivity = sensitivity
+        self.prefix = prefix
         self.table = table
         self.ticket = ticket
         """Arrival of the oldest work: lower is served first."""
         self.deadline_ms = math.inf
         """By when the round under way is wanted; replays are never urgent."""
         self.num_due = 0
-        self.num_pinned = len(pinned_prefix)
-        self.is_pinned_saved = False
         self.rounds: deque[Round] = deque()
         self._dialogue = dialogue
         self._limits = limits
         self._past = deque(past_rounds)
         self._queue: deque[tuple[int, RoundInput]] = deque()
         self._next_index = 0
-        self._first_position = self._next_position = first_position
+        self._next_position = prefix.first_position
+        self._next_head: Piece | None = None
         self._pending: deque[Piece] = deque()
         self._num_pending = 0
-        self._push_text(pinned_prefix, PINNED)
+        self._push_text(prefix.token_ids, PINNED)
 
     @property
     def is_replaying(self) -> bool:
@@ -89,16 +91,28 @@ class Session:
 
     @property
     def can_begin_round(self) -> bool:
-        """The next round is there, and all that must precede it is known (and fed, if a round has to go
-        first).
-        """
+        """The next round is there, and all that must precede it is known (and fed, if rounds have to go first)."""
         if self._past:
-            return not (self.is_window_full and self.num_due)
+            return self.num_due == 0 or self.num_rounds_to_drop == 0
         return bool(self._queue) and self.num_due == 0
 
     @property
-    def is_window_full(self) -> bool:
-        return len(self.rounds) == self._limits.window_rounds
+    def num_rounds_to_drop(self) -> int:
+        """How many of the oldest rounds must go before the next may begin: it counts at its longest. Only when
+        a round waits.
+        """
+        num_dropped = max(len(self.rounds) + 1 - self._limits.window_rounds, 0)
+        room = self.table.capacity - len(self.prefix) - sum(kept.num_tokens for kept in self.rounds)
+        room += sum(kept.num_tokens for kept in islice(self.rounds, num_dropped))
+        while room < len(self._head()) + self._limits.max_rest_tokens:
+            room += self.rounds[num_dropped].num_tokens
+            num_dropped += 1
+        return num_dropped
+
+    @property
+    def lacks_prefix(self) -> bool:
+        """Not a token has been fed, so that the pinned prefix can be copied."""
+        return self.table.length == 0
 
     def check_round(self, round_input: RoundInput) -> None:
         """Raise ValueError, naming the field, for a round that cannot be fed."""
@@ -132,41 +146,79 @@ class Session:
         return self._next_index + len(self._past) + len(self._queue) - 1
 
     def begin_round(self) -> None:
-        """Make the next round's head due. Only when `can_begin_round`, and with room in the window."""
+        """Make the next round's head due. Only when `can_begin_round`, and no rounds have to go."""
+        head = self._head()
         is_past = bool(self._past)
         if is_past:
             round_input = self._past.popleft()
         else:
             self.ticket, round_input = self._queue.popleft()
             self.deadline_ms = round_input.deadline_ms
-        head = self._dialogue.round_head(round_input.start_ms, round_input.end_ms, len(round_input.frame))
-        current = Round(self._next_index, self._next_position, is_past, round_input.forced_reply)
-        positions, self._next_position = round_positions(
-            head, self._dialogue.image_token_id, round_input.grid, self._next_position
-        )
-        frame_start = head.index(self._dialogue.image_token_id)
+        current = Round(self._next_index, self._next_position, is_past, round_input.forced_reply, len(head))
         self.rounds.append(current)
         self._next_index += 1
-        self._push(Piece(np.asarray(head), positions, current.index, round_input.frame, frame_start))
+        self._next_position = int(head.positions[0, -1]) + 1  # a head ends with text
+        self._next_head = None
+        self._push(head)
         self.num_due = self._num_pending
         if is_past:
             self._force_reply(current)
 
-    def drop_first_round(self) -> None:
-        """Take the oldest round out of the window."""
-        dropped = self.rounds.popleft()
-        # With a window of one round, the end of that round is still waiting to be fed.
-        self._pending = deque(piece for piece in self._pending if piece.owner != dropped.index)
-        self._num_pending = sum(len(piece) for piece in self._pending)
+    def plan_eviction(self) -> Eviction:
+        """How to drop the rounds that have to go. Changes nothing."""
+        num_dropped = self.num_rounds_to_drop
+        is_kept = num_dropped < len(self.rounds)
+        return self.table.plan_eviction(self.rounds[num_dropped].index if is_kept else self._next_index)
 
-    @property
-    def pinned_shift_after_drop(self) -> int:
-        """How far from where it began the pinned prefix stands once the oldest round is gone.
-
-        It stands right before the oldest round that is left.
+    def pinned_distance(self, eviction: Eviction) -> int:
+        """How far from where it began the pinned prefix has to stand, to be right before the oldest round that
+        the eviction leaves.
         """
-        oldest_left = self.rounds[1].first_position if len(self.rounds) > 1 else self._next_position
-        return oldest_left - self.num_pinned - self._first_position
+        kept = (kept.first_position for kept in self.rounds if kept.index >= eviction.first_kept)
+        return next(kept, self._next_position) - len(self.prefix) - self.prefix.first_position
+
+    def evict(self, eviction: Eviction) -> int:
+        """Take the rounds out of the window whose tokens have been copied over; how many they were.
+
+        Being interrupted does no harm: until the last of them is gone, the same eviction is planned again.
+        """
+        num_dropped = 0
+        self.table.evict(eviction)
+        # If no round is left, the end of the last one is still waiting to be fed.
+        self._pending = deque(piece for piece in self._pending if piece.owner >= eviction.first_kept)
+        self._num_pending = sum(len(piece) for piece in self._pending)
+        while self.rounds and self.rounds[0].index < eviction.first_kept:
+            self.rounds.popleft()
+            num_dropped += 1
+        return num_dropped
+
+    def adopt_prefix(self) -> None:
+        """The master copy of the pinned prefix has been copied into the session's slots: no need to feed it."""
+        pinned = self._pending[0]
+        self.table.extend([pinned])
+        self.num_due = max(self.num_due, len(pinned))
+        self.commit(len(pinned))
+
+    def mark(self) -> Callable[[], None]:
+        """How to take back whatever a step does to the session from now on, evictions excepted."""
+        length, num_due = self.table.length, self.num_due
+        ticket, deadline_ms = self.ticket, self.deadline_ms
+        next_index, next_position = self._next_index, self._next_position
+        past, queue, rounds = tuple(self._past), tuple(self._queue), tuple(self.rounds)
+        pending, num_pending = tuple(self._pending), self._num_pending
+        current = rounds[-1] if rounds else None
+        current_before = replace(current, reply=list(current.reply)) if current else None
+
+        def take_back() -> None:
+            self.table.trim(length)
+            self.num_due, self.ticket, self.deadline_ms = num_due, ticket, deadline_ms
+            self._next_index, self._next_position, self._next_head = next_index, next_position, None
+            self._past, self._queue, self.rounds = deque(past), deque(queue), deque(rounds)
+            self._pending, self._num_pending = deque(pending), num_pending
+            if current_before:
+                self.rounds[-1] = current_before
+
+        return take_back
 
     def take(self, num_tokens: int) -> list[Piece]:
         """The first `num_tokens` due tokens, still pending until `commit`."""
@@ -245,8 +297,12 @@ class Session:
             problem = f"{len(kept)} rounds kept, window_rounds is {self._limits.window_rounds}"
         elif self.table.owners() - {PINNED} - kept:
             problem = "slots of rounds that are not kept"
-        elif not self.table.is_pinned_in_place(self.num_pinned - pinned_waiting):
+        elif not self.table.is_pinned_in_place(len(self.prefix) - pinned_waiting):
             problem = "pinned prefix out of place"
+        elif self.table.length + waiting != len(self.prefix) + sum(kept.num_tokens for kept in self.rounds):
+            problem = "rounds and slots differ in tokens"
+        elif not pinned_waiting and not self.prefix.is_saved:
+            problem = "pinned prefix fed, its master copy not saved"
         if problem:
             raise IntegrityError(f"session {self.session_id}: {problem}")
 
@@ -259,23 +315,40 @@ class Session:
             return None
         # As when it was live: what was fed to get the text comes before the next round and what it drops.
         num_fed = self._limits.max_reply_tokens
-        self._push_text(current.reply[:num_fed], current.index)
+        self._push_reply(current.reply[:num_fed], current)
         self.num_due = self._num_pending
         self._close(current, current.reply[num_fed:])
         return self._reply(current, truncated=False)
 
     def _feed_reply_token(self) -> None:
         current = self.rounds[-1]
-        self._push_text(current.reply[-1:], current.index)
+        self._push_reply(current.reply[-1:], current)
         self.num_due = self._num_pending
 
     def _close(self, current: Round, unfed: Sequence[int]) -> None:
         current.is_closed = True
-        self._push_text([*unfed, *self._dialogue.round_tail], current.index)
+        self._push_reply([*unfed, *self._dialogue.round_tail], current)
 
     def _reply(self, current: Round, truncated: bool) -> Reply:
         token_ids = tuple(current.reply[1:])
         return Reply(self.session_id, current.index, token_ids, self._dialogue.text(token_ids), truncated)
+
+    def _head(self) -> Piece:
+        """The head of the next round: made once, asked for whenever there might be room for it."""
+        if self._next_head is None:
+            one = self._past[0] if self._past else self._queue[0][1]
+            token_ids = self._dialogue.round_head(one.start_ms, one.end_ms, len(one.frame))
+            image_id = self._dialogue.image_token_id
+            positions, _ = round_positions(token_ids, image_id, one.grid, self._next_position)
+            frame_start = token_ids.index(image_id)
+            self._next_head = Piece(
+                np.asarray(token_ids), positions, self._next_index, one.frame, frame_start
+            )
+        return self._next_head
+
+    def _push_reply(self, token_ids: Sequence[int], current: Round) -> None:
+        self._push_text(token_ids, current.index)
+        current.num_tokens += len(token_ids)
 
     def _push_text(self, token_ids: Sequence[int], owner: int) -> None:
         start, self._next_position = (self._next_position, self._next_position + len(token_ids))

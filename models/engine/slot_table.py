@@ -5,11 +5,10 @@ Kept tokens fill the places [0, length) of the session's reservation without a h
     [0, num_pinned)        pinned prefix, never moved
     [num_pinned, length)   tokens of the window's rounds
     [length, end)          tokens of the step under way, in order; they become part of length at commit
-    master                 places behind the window, for the untouched copy of the pinned keys
 
 Attention over keys already rotated does not depend on their order, save that the tokens of a step come last,
-in order, for the causal mask. So a round is dropped exactly, whatever its length, by moving as many tokens
-from the end into the places it leaves, and any paged kernel can read the rest as a table of blocks and one
+in order, for the causal mask. So rounds are dropped exactly, whatever their lengths, by moving as many tokens
+from the end into the places they leave, and any paged kernel can read the rest as a table of blocks and one
 length.
 """
 
@@ -25,9 +24,11 @@ from models.engine.piece import PINNED, Piece
 
 @dataclass(frozen=True, eq=False)
 class Eviction:
-    """How to drop a round: copy the tokens at `sources` to `targets` (slots), then keep `length` tokens."""
+    """How to drop all rounds before `first_kept`: copy the tokens at `sources` to `targets` (slots), then keep
+    `length` tokens.
+    """
 
-    owner: int
+    first_kept: int
     sources: np.ndarray
     targets: np.ndarray
     source_places: np.ndarray
@@ -38,15 +39,14 @@ class Eviction:
 class SlotTable:
     """A session's reservation of token slots and what lies in each place of it."""
 
-    def __init__(
-        self, blocks: np.ndarray, block_tokens: int, max_window_tokens: int, num_pinned: int
-    ) -> None:
+    def __init__(self, blocks: np.ndarray, block_tokens: int, capacity: int, num_pinned: int) -> None:
         self.blocks = blocks
+        self.capacity = capacity
+        """Most tokens that are attended to at once."""
         slots = (blocks[:, None] * block_tokens + np.arange(block_tokens)).ravel()
-        self._slots = slots[:max_window_tokens]
-        self.master_slots = slots[max_window_tokens : max_window_tokens + num_pinned]
+        self._slots = slots[:capacity]
         self.pinned_slots = slots[:num_pinned]
-        self._owners = np.full(max_window_tokens, PINNED, dtype=np.int64)
+        self._owners = np.full(capacity, PINNED, dtype=np.int64)
         self._is_run = bool(slots[-1] - slots[0] == len(slots) - 1)
         self.length = 0
         self.end = 0
@@ -65,8 +65,8 @@ class SlotTable:
         """Take slots for the tokens of a step; they stay the step's until `commit` or `trim`."""
         start = self.end
         end = start + sum(len(piece) for piece in pieces)
-        if end > len(self._slots):
-            raise ValueError(f"window of {len(self._slots)} tokens exceeded: {end} wanted")
+        if end > self.capacity:
+            raise ValueError(f"window of {self.capacity} tokens exceeded: {end} wanted")
         for piece in pieces:
             self._owners[self.end : self.end + len(piece)] = piece.owner
             self.end += len(piece)
@@ -75,18 +75,21 @@ class SlotTable:
     def commit(self) -> None:
         self.length = self.end
 
-    def trim(self) -> None:
-        """Forget the tokens of the step under way."""
-        self.end = self.length
+    def trim(self, length: int | None = None) -> None:
+        """Forget the tokens of the step under way, or all but the first `length`."""
+        self.length = self.end = self.length if length is None else length
 
-    def plan_eviction(self, owner: int) -> Eviction:
-        """How to drop all tokens of a round. Changes nothing: if the copying fails, it can be tried again."""
-        is_dropped = self._owners[: self.length] == owner
-        length = self.length - int(is_dropped.sum())
+    def plan_eviction(self, first_kept: int) -> Eviction:
+        """How to drop all tokens of the rounds before `first_kept`. Changes nothing: if the copying fails, it
+        can be tried again.
+        """
+        owners = self._owners[: self.length]
+        is_dropped = (owners < first_kept) & (owners != PINNED)
+        length = self.length - int(np.count_nonzero(is_dropped))
         target_places = np.flatnonzero(is_dropped[:length])
         source_places = length + np.flatnonzero(~is_dropped[length:])
         return Eviction(
-            owner,
+            first_kept,
             self._slots[source_places],
             self._slots[target_places],
             source_places,

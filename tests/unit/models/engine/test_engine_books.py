@@ -14,6 +14,7 @@ from models.engine.block_pool import BlockPool
 from models.engine.config import EngineConfig, SessionLimits
 from models.engine.errors import IntegrityError
 from models.engine.piece import PINNED, Piece
+from models.engine.pinned_prefix import PinnedPrefix
 from models.engine.round import RoundInput
 from models.engine.scheduler import Row, Scheduler
 from models.engine.session import Session
@@ -33,6 +34,7 @@ FRAME = np.zeros((4, 1))  # the books look at nothing but its shape
 
 def test_the_books_import_without_torch() -> None:
     modules = ("config", "errors", "round", "piece", "block_pool", "slot_table", "session", "scheduler")
+    modules += ("pinned_prefix", "engine_stats")
     imports = ", ".join(f"models.engine.{module}" for module in modules)
     program = f"import {imports}, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=110).returncode == 0
@@ -98,11 +100,10 @@ def test_dropping_a_round_keeps_exactly_the_others_without_a_hole(
 ) -> None:
     """Plays the moves on an array that stands for the cache: each slot holds the name of its token."""
     capacity = num_pinned + 9 * window_rounds
-    num_blocks = -(-(capacity + num_pinned) // block_tokens)
+    num_blocks = -(-capacity // block_tokens)
     order = np.array(data.draw(st.permutations(range(2 * num_blocks)))[:num_blocks])
     table = SlotTable(np.sort(order), block_tokens, capacity, num_pinned)
     cache = np.full(2 * num_blocks * block_tokens, None)
-    cache[table.master_slots] = "master"
     names, window = set(), []
 
     def feed(owner: int, num_tokens: int) -> None:
@@ -110,7 +111,6 @@ def test_dropping_a_round_keeps_exactly_the_others_without_a_hole(
             slots = table.extend([piece(owner, num_tokens)])
             new = [(owner, token, attempt) for token in range(num_tokens)]
             for slot, name in zip(slots, new, strict=True):
-                assert cache[slot] != "master"
                 cache[slot] = name
             assert table.slots[-num_tokens:].tolist() == slots.tolist(), "the new ones come last, in order"
             if attempt == "failed":
@@ -122,7 +122,7 @@ def test_dropping_a_round_keeps_exactly_the_others_without_a_hole(
     for index, num_tokens in enumerate(lengths):
         if len(window) == window_rounds:
             oldest = window.pop(0)
-            eviction = table.plan_eviction(oldest)
+            eviction = table.plan_eviction(oldest + 1)
             cache[eviction.targets] = cache[eviction.sources]
             table.evict(eviction)
             names = {name for name in names if name[0] != oldest}
@@ -173,10 +173,10 @@ def session(name: str, ticket: int, num_past: int = 0, num_queued: int = 0) -> S
     silence = tuple(DIALOGUE.reply(State.SILENCE))
     past = [RoundInput(0, 1000, FRAME, (2, 2), silence)] * num_past
     capacity = LIMITS.max_window_tokens(20)
-    pinned = DIALOGUE.pinned_prefix(INSTRUCTIONS[0])[:20]
-    made = Session(
-        name, DIALOGUE, LIMITS, pinned, past, SlotTable(np.arange(capacity + 20), 1, capacity, 20), ticket, 0
-    )
+    prefix = PinnedPrefix(DIALOGUE.pinned_prefix(INSTRUCTIONS[0])[:20], 0, np.arange(20), 1)
+    prefix.is_saved = True
+    table = SlotTable(np.arange(capacity), 1, capacity, 20)
+    made = Session(name, DIALOGUE, LIMITS, prefix, past, table, ticket)
     for _ in range(num_queued):
         made.append(RoundInput(0, 1000, FRAME, (2, 2)), ticket)
     begin(made)
@@ -185,9 +185,8 @@ def session(name: str, ticket: int, num_past: int = 0, num_queued: int = 0) -> S
 
 def begin(made: Session) -> None:
     while made.can_begin_round:
-        if made.is_window_full:
-            made.table.evict(made.table.plan_eviction(made.rounds[0].index))
-            made.drop_first_round()
+        if made.num_rounds_to_drop:
+            made.evict(made.plan_eviction())
         made.begin_round()
 
 

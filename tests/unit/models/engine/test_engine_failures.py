@@ -92,36 +92,51 @@ def test_a_failed_step_leaves_nothing_behind_and_can_be_repeated(model: Language
     assert {name: engine.window(name) for name in feeds} == {name: sound.window(name) for name in feeds}
 
 
-@pytest.mark.parametrize("failing", ["move", "save_pinned", "place_pinned"])
-def test_dropping_a_round_can_fail_and_be_repeated(
-    model: LanguageModel, monkeypatch: pytest.MonkeyPatch, failing: str
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("failing", ["copy", "copy_turned"])
+def test_copying_can_fail_at_any_time_and_the_step_be_repeated(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch, failing: str, error: type[BaseException]
 ) -> None:
-    rounds = make_rounds(model, 0, 12)
-    sound = Engine(model, CONFIG)
-    sound.open("gate", INSTRUCTIONS[0])
-    expected = run_all(sound, {"gate": rounds})["gate"]
-
-    engine = Engine(model, CONFIG)
-    engine.open("gate", INSTRUCTIONS[0])
+    """Prefixes saved and copied, and rounds that leave one by one and several at once."""
+    config = replace(CONFIG, window_rounds=8, max_window_tokens=260)
+    engine, sound = Engine(model, config), Engine(model, config)
+    feeds = {"early": small_then_large(model, 0), "late": small_then_large(model, 1)}
+    num_left, failures = [], 0
     real: Callable[..., None] = getattr(engine._kv_cache, failing)
-    calls = 0
 
-    def fail_first(*arguments: object) -> None:
-        nonlocal calls
-        calls += 1
+    def fail_when_armed(*arguments: object) -> None:
+        nonlocal is_armed, failures
         real(*arguments)
-        if calls == 1:
-            raise RuntimeError("out of memory")
+        if is_armed:
+            is_armed, failures = False, failures + 1
+            raise error("in the middle")
 
-    monkeypatch.setattr(engine._kv_cache, failing, fail_first)
-    first = run_all(engine, {"gate": rounds[:4]})["gate"]
-    engine.append("gate", rounds[4])
-    with pytest.raises(RuntimeError, match="out of memory"):
-        engine.step()
-    engine.check_integrity()
-    rest = run_all(engine, {"gate": rounds[5:]})["gate"]
-    assert calls > 1
-    assert_same([*first, *rest], expected)
+    monkeypatch.setattr(engine._kv_cache, failing, fail_when_armed)
+    for name, rounds in feeds.items():
+        for each in (engine, sound):
+            each.open(name, INSTRUCTIONS[0])
+        for one in rounds:
+            for each in (engine, sound):
+                each.append(name, one)
+            while sound.has_work:
+                evicted, is_armed, before = engine.stats.evicted_rounds, True, failures
+                try:
+                    outputs = engine.step()
+                except error:
+                    engine.check_integrity()
+                    outputs = engine.step()
+                assert outputs == sound.step()
+                engine.check_integrity()
+                if failures > before:
+                    num_left.append(engine.stats.evicted_rounds - evicted)
+    assert engine.stats == sound.stats and not engine.has_work
+    assert max(num_left) > 1 and num_left.count(1) > 2
+    assert num_left.count(0) == (2 if failing == "copy" else 0), "the prefix is saved once and copied once"
+
+
+def small_then_large(model: LanguageModel, seed: int) -> list:
+    small, large = (make_rounds(model, seed, 12, grids=[grid]) for grid in ((1, 1), (2, 5)))
+    return [*small[:7], *large[7:9], *small[9:]]
 
 
 def test_logits_that_are_no_numbers_name_their_session_and_harm_no_other(model: LanguageModel) -> None:

@@ -129,21 +129,25 @@ def test_positions_of_what_is_kept_are_those_of_a_fresh_chat_up_to_a_shift(model
         table = session.table
         return engine._kv_cache.keys[0, torch.from_numpy(table.pinned_slots)]
 
-    turned = shift_keys(first_layer_keys(fresh), shift, model.rotary.inv_freq)
+    turned = shifted(first_layer_keys(fresh), shift, model.rotary.inv_freq)
     torch.testing.assert_close(first_layer_keys(old), turned, atol=TURN_TOLERANCE, rtol=0)
 
 
 TURN_TOLERANCE = 1e-5
 
 
+def shifted(keys: torch.Tensor, distance: int, inv_freq: torch.Tensor) -> torch.Tensor:
+    return shift_keys(keys, torch.tensor([distance]), torch.tensor([len(keys)]), inv_freq)
+
+
 def test_shifting_keys_composes_and_inverts() -> None:
     inv_freq = 1.0 / 10_000 ** (torch.arange(0, 16, 2).double() / 16)
     keys = torch.randn(5, 2, 16, generator=torch.Generator().manual_seed(0))
-    there = shift_keys(keys, 10**9, inv_freq)
-    torch.testing.assert_close(shift_keys(there, -(10**9), inv_freq), keys, atol=1e-5, rtol=0)
+    there = shifted(keys, 10**9, inv_freq)
+    torch.testing.assert_close(shifted(there, -(10**9), inv_freq), keys, atol=1e-5, rtol=0)
     torch.testing.assert_close(
-        shift_keys(keys, 12_345, inv_freq),
-        shift_keys(shift_keys(keys, 12_000, inv_freq), 345, inv_freq),
+        shifted(keys, 12_345, inv_freq),
+        shifted(shifted(keys, 12_000, inv_freq), 345, inv_freq),
         atol=1e-5,
         rtol=0,
     )
