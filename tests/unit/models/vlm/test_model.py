@@ -1,135 +1,136 @@
-"""Our two halves against Hugging Face's whole model, on a random checkpoint."""
+"""Our two halves against Hugging Face's whole model, on random checkpoints of both families."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from chats import hf_inputs, hf_pixels, make_chat, our_logits, random_frames, random_grids
 from safetensors.torch import load_file, save_file
-from transformers import Qwen2_5_VLForConditionalGeneration
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
-    Qwen2VLImageProcessorPil,
-)
+from transformers import AttentionInterface, AutoModelForImageTextToText
 
 from models.vlm.model import LanguageModel, VisionEncoder
 from models.vlm.pixels import PixelFormat
-from models.vlm.positions import round_positions
-from models.vlm.state import State
+from tests.support.tiny_models import FAMILY_NAMES, FamilyName, write_tiny_model
 
-SIZES = [
-    (84, 112),
-    (112, 140),
-    (28, 28),
-    (84, 112),
-]  # mixed, so that window padding occurs too
+MIXED = [(3, 4), (4, 5), (1, 1), (3, 4), (1, 5)]
+BATCHES = [MIXED, [(3, 4)] * 3, [(2, 2)] * 2, [(4, 2)]]
 
 
-def make_frames(sizes: list[tuple[int, int]], seed: int = 0) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
-
-
-@pytest.fixture(scope="module")
-def hf_model(random_checkpoint: Path) -> Qwen2_5_VLForConditionalGeneration:
-    torch.set_num_threads(1)
-    return Qwen2_5_VLForConditionalGeneration.from_pretrained(random_checkpoint).eval()
-
-
-def hf_pixels(model_dir: Path, frames: list[np.ndarray]) -> dict[str, torch.Tensor]:
-    processor = Qwen2VLImageProcessorPil.from_pretrained(model_dir)
-    return processor(
-        list(frames),
-        return_tensors="pt",
-        input_data_format="channels_last",
-        do_resize=False,
-    )
-
-
-def test_patches_are_the_processors(random_checkpoint: Path) -> None:
-    frames = make_frames(SIZES)
-    rows, grids = PixelFormat.load(random_checkpoint).patchify_all(frames)
-    expected = hf_pixels(random_checkpoint, frames)
+def test_patches_are_the_processors(model_dir: Path) -> None:
+    pixel_format = PixelFormat.load(model_dir)
+    frames = random_frames(pixel_format.budget, MIXED)
+    rows, grids = pixel_format.patchify_all(frames)
+    expected = hf_pixels(model_dir, frames)
     assert [[1, *grid] for grid in grids] == expected["image_grid_thw"].tolist()
     pixel_values = expected["pixel_values"].reshape(len(rows), 3, 2, -1).numpy()
     for step in range(2):
         np.testing.assert_allclose(rows.reshape(len(rows), 3, -1), pixel_values[:, :, step], atol=1e-5)
 
 
-@pytest.mark.parametrize("sizes", [SIZES, [(84, 112)] * 3, [(56, 56)] * 2])
-def test_halves_equal_the_whole_model(
-    random_checkpoint: Path,
-    hf_model: Qwen2_5_VLForConditionalGeneration,
-    sizes: list[tuple[int, int]],
-) -> None:
-    frames = make_frames(sizes)
-    encoder, language = (
-        VisionEncoder.load(random_checkpoint),
-        LanguageModel.load(random_checkpoint),
-    )
-    dialogue = language.dialogue
-    grids = [encoder.budget.grid(*size) for size in sizes]
-
-    pieces = [(dialogue.pinned_prefix("Tell me when a person arrives."), (1, 1))]
-    for index, (rows, cols) in enumerate(grids):
-        reply = dialogue.reply(State.RESPONSE, "A red car.") if index % 2 else dialogue.reply(State.SILENCE)
-        head = dialogue.round_head(index * 1000, index * 1000 + 1000, rows * cols)
-        pieces.append((head + reply + dialogue.round_tail, (rows, cols)))
-    start, positions = 0, []
-    for ids, grid in pieces:
-        piece_positions, start = round_positions(ids, dialogue.image_token_id, grid, start)
-        positions.append(piece_positions)
-    ids = torch.tensor([[token_id for piece, _ in pieces for token_id in piece]])
-    position_ids = torch.from_numpy(np.concatenate(positions, axis=1))[:, None]
-
-    is_image = ids == dialogue.image_token_id
-    pixels = hf_pixels(random_checkpoint, frames)
-    expected_positions, _ = hf_model.model.get_rope_index(ids, is_image.int(), pixels["image_grid_thw"])
-    assert torch.equal(position_ids, expected_positions)
-
-    embeds = language.embed(ids)
-    visual = encoder.encode(frames)
-    assert [len(tokens) for tokens in visual] == [rows * cols for rows, cols in grids]
-    embeds[is_image] = torch.cat(visual)
-    hidden = language.forward(embeds, position_ids)
-    logits = language.logits(hidden[0])
+@pytest.mark.parametrize("grids", BATCHES)
+def test_visual_tokens_are_the_towers(model_dir: Path, hf_model: Any, grids: list[tuple[int, int]]) -> None:
+    encoder = VisionEncoder.load(model_dir)
+    frames = random_frames(encoder.budget, grids)
+    pixels = hf_pixels(model_dir, frames)
     with torch.no_grad():
-        expected = hf_model(input_ids=ids, mm_token_type_ids=is_image.int(), **pixels).logits[0]
-    assert expected.abs().max() > 0.1
-    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+        output = hf_model.model.visual(pixels["pixel_values"], grid_thw=pixels["image_grid_thw"])
+    levels = [output.pooler_output, *getattr(output, "deepstack_features", [])]
+    found = encoder.encode(frames)
+    assert [tuple(tokens.shape) for tokens in found] == [
+        (rows * cols, encoder.visual_size) for rows, cols in grids
+    ]
+    torch.testing.assert_close(torch.cat(found), torch.cat(levels, dim=1), atol=1e-5, rtol=1e-5)
+    assert all(level.std() > 0.05 for level in levels), "tokens too alike to prove anything"
 
 
-def test_a_frame_is_blind_to_its_batch_mates(random_checkpoint: Path) -> None:
-    encoder = VisionEncoder.load(random_checkpoint)
-    frames = make_frames(SIZES)
+@pytest.mark.parametrize("seed", range(6))
+def test_halves_equal_the_whole_model(model_dir: Path, hf_model: Any, seed: int) -> None:
+    encoder, language = VisionEncoder.load(model_dir), LanguageModel.load(model_dir)
+    assert encoder.visual_size == language.visual_size
+    chat = make_chat(language.dialogue, encoder.budget, random_grids(1 + 2 * seed, seed), seed)
+    inputs = hf_inputs(model_dir, chat)
+    positions, _ = hf_model.model.get_rope_index(
+        chat.ids, inputs["mm_token_type_ids"], inputs["image_grid_thw"]
+    )
+    assert torch.equal(chat.positions, positions)
+    with torch.no_grad():
+        expected = hf_model(**inputs).logits[0]
+    assert expected.std() > 0.5
+    torch.testing.assert_close(our_logits(encoder, language, chat), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_bfloat16_rounds_no_worse_than_hugging_faces(model_dir: Path, hf_model: Any) -> None:
+    encoder = VisionEncoder.load(model_dir, torch.bfloat16)
+    language = LanguageModel.load(model_dir, torch.bfloat16)
+    chat = make_chat(language.dialogue, encoder.budget, MIXED)
+    inputs = hf_inputs(model_dir, chat)
+    half_model: Any = AutoModelForImageTextToText.from_pretrained(model_dir, dtype=torch.bfloat16).eval()
+    with torch.no_grad():
+        exact = hf_model(**inputs).logits[0]
+        theirs = half_model(**inputs).logits[0]
+    ours = our_logits(encoder, language, chat)
+    assert ours.dtype == theirs.dtype == torch.bfloat16
+    their_error, our_error = ((found - exact).std() for found in (theirs, ours))
+    assert 0 < our_error < 1.2 * their_error
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("tie_word_embeddings", [True, False])
+def test_shards_and_both_kinds_of_head_are_read(
+    tmp_path: Path, family: FamilyName, tie_word_embeddings: bool
+) -> None:
+    write_tiny_model(tmp_path, family, tie_word_embeddings=tie_word_embeddings, max_shard_size="60KB", seed=1)
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 3
+    encoder, language = VisionEncoder.load(tmp_path), LanguageModel.load(tmp_path)
+    hf_model: Any = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    chat = make_chat(language.dialogue, encoder.budget, MIXED[:2])
+    with torch.no_grad():
+        expected = hf_model(**hf_inputs(tmp_path, chat)).logits[0]
+    torch.testing.assert_close(our_logits(encoder, language, chat), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_frame_is_blind_to_its_batch_mates(model_dir: Path) -> None:
+    encoder = VisionEncoder.load(model_dir)
+    frames = random_frames(encoder.budget, MIXED)
     together = encoder.encode(frames)
     for frame, tokens in zip(frames, together, strict=True):
         torch.testing.assert_close(encoder.encode([frame])[0], tokens, atol=1e-5, rtol=1e-5)
     assert encoder.encode([]) == []
 
 
-def test_a_frame_of_another_size_or_kind_is_refused(random_checkpoint: Path) -> None:
-    encoder = VisionEncoder.load(random_checkpoint)
-    with pytest.raises(ValueError, match="multiple of 28"):
-        encoder.encode([np.zeros((84, 100, 3), np.uint8)])
+def test_a_frame_of_another_size_or_kind_is_refused(model_dir: Path) -> None:
+    encoder = VisionEncoder.load(model_dir)
+    unit = encoder.budget.unit
+    with pytest.raises(ValueError, match=f"multiple of {unit}"):
+        encoder.encode([np.zeros((3 * unit, 3 * unit + 2, 3), np.uint8)])
     with pytest.raises(ValueError, match="uint8"):
-        encoder.encode([np.zeros((84, 112, 3), np.float32)])
+        encoder.encode([np.zeros((3 * unit, 4 * unit, 3), np.float32)])
 
 
-def test_shifted_positions_change_nothing_however_large(
-    random_checkpoint: Path,
-) -> None:
-    language = LanguageModel.load(random_checkpoint)
-    ids = torch.tensor([language.dialogue.pinned_prefix("Report deliveries.")])
+def test_shifted_positions_change_nothing_however_large(model_dir: Path) -> None:
+    encoder, language = VisionEncoder.load(model_dir), LanguageModel.load(model_dir)
+    chat = make_chat(language.dialogue, encoder.budget, MIXED)
+    near = our_logits(encoder, language, chat)
+    chat.positions.add_(10**8)
+    torch.testing.assert_close(our_logits(encoder, language, chat), near, atol=1e-5, rtol=1e-5)
+
+
+def test_deepstack_features_count_and_only_where_they_are_put(model_dir: Path) -> None:
+    language = LanguageModel.load(model_dir)
+    ids = torch.tensor([language.dialogue.pinned_prefix("A red car?")])
     positions = torch.arange(ids.shape[1]).expand(3, 1, -1)
-    near = language.forward(language.embed(ids), positions)
-    far = language.forward(language.embed(ids), positions + 10**8)
-    torch.testing.assert_close(near, far, atol=1e-5, rtol=1e-5)
+    plain = language.forward(language.embed(ids), positions)
+    index = torch.tensor([5, 9])
+    features = torch.ones(language.num_deepstack, 2, language.hidden_size)
+    found = language.forward(language.embed(ids), positions, visual=(index, features))
+    torch.testing.assert_close(found[:, :5], plain[:, :5])
+    assert torch.equal(found[:, 5], plain[:, 5]) == (language.num_deepstack == 0)
 
 
-def test_use_attention_calls_the_registered_function(random_checkpoint: Path) -> None:
-    from transformers import AttentionInterface
-
+def test_use_attention_calls_the_registered_function(model_dir: Path) -> None:
     seen = []
 
     def attend(module, query, key, value, attention_mask, **kwargs):  # type: ignore[no-untyped-def]
@@ -140,8 +141,8 @@ def test_use_attention_calls_the_registered_function(random_checkpoint: Path) ->
         return out.transpose(1, 2), None
 
     AttentionInterface.register("streamo_test", attend)
-    language = LanguageModel.load(random_checkpoint)
-    ids = torch.tensor([language.dialogue.pinned_prefix("Report deliveries.")])
+    language = LanguageModel.load(model_dir)
+    ids = torch.tensor([language.dialogue.pinned_prefix("A red car?")])
     positions = torch.arange(ids.shape[1]).expand(3, 1, -1)
     expected = language.forward(language.embed(ids), positions)
     language.use_attention("streamo_test")
@@ -150,40 +151,46 @@ def test_use_attention_calls_the_registered_function(random_checkpoint: Path) ->
     torch.testing.assert_close(hidden, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_old_names_and_shards_are_read(random_checkpoint: Path, tmp_path: Path) -> None:
-    """The published checkpoints: `visual.*`, `model.layers.*`, several files, an untied head."""
-    for file in random_checkpoint.iterdir():
-        if file.suffix == ".json":
-            (tmp_path / file.name).write_bytes(file.read_bytes())
-    config = json.loads((tmp_path / "config.json").read_text())
-    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = False
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    vision, text = {}, {}
-    for name, tensor in load_file(random_checkpoint / "model.safetensors").items():
-        name = name.removeprefix("model.")
-        if name.startswith("visual."):
-            vision[name] = tensor
-        else:
-            text["model." + name.removeprefix("language_model.").removeprefix("model.")] = tensor
-    text["lm_head.weight"] = text["model.embed_tokens.weight"] * 2
-    save_file(vision, tmp_path / "a.safetensors")
-    save_file(text, tmp_path / "b.safetensors")
-    weight_map = dict.fromkeys(vision, "a.safetensors") | dict.fromkeys(text, "b.safetensors")
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+def test_names_of_older_checkpoints_are_read(tmp_path: Path) -> None:
+    """`visual.*` and `model.layers.*`, as Qwen2.5-VL was published."""
+    new, old = tmp_path / "new", tmp_path / "old"
+    write_tiny_model(new, "qwen2_5_vl", tie_word_embeddings=False)
+    write_tiny_model(old, "qwen2_5_vl", tie_word_embeddings=False, seed=1)
+    tensors = {}
+    for name, tensor in load_file(new / "model.safetensors").items():
+        bare = name.removeprefix("model.").removeprefix("language_model.")
+        tensors[bare if bare.startswith(("visual.", "lm_head.")) else f"model.{bare}"] = tensor
+    assert {name.split(".")[0] for name in tensors} == {"visual", "model", "lm_head"}
+    save_file(tensors, old / "model.safetensors")
 
-    frames = make_frames([(84, 112)])
-    assert torch.equal(
-        VisionEncoder.load(tmp_path).encode(frames)[0],
-        VisionEncoder.load(random_checkpoint).encode(frames)[0],
-    )
-    old, new = LanguageModel.load(tmp_path), LanguageModel.load(random_checkpoint)
-    hidden = torch.ones(1, old.hidden_size)
-    assert torch.equal(old.logits(hidden), 2 * new.logits(hidden))
+    frames = random_frames(VisionEncoder.load(new).budget, [(3, 4)])
+    assert torch.equal(VisionEncoder.load(old).encode(frames)[0], VisionEncoder.load(new).encode(frames)[0])
+    hidden = torch.ones(1, LanguageModel.load(old).hidden_size)
+    assert torch.equal(LanguageModel.load(old).logits(hidden), LanguageModel.load(new).logits(hidden))
 
 
 def test_a_directory_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"config\.json"):
         LanguageModel.load(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    with pytest.raises(ValueError, match="llama"):
+    with pytest.raises(ValueError, match=r"llama.*qwen2_5_vl.*qwen3_vl"):
+        LanguageModel.load(tmp_path)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_files_that_do_not_belong_together_are_refused(tmp_path: Path, family: FamilyName) -> None:
+    write_tiny_model(tmp_path, family)
+    preprocessor = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(preprocessor | {"patch_size": 12}))
+    with pytest.raises(ValueError, match="patch_size 12"):
+        VisionEncoder.load(tmp_path)
+
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    with pytest.raises(ValueError, match=r"lm_head\.weight"):
+        LanguageModel.load(tmp_path)
+
+    config["text_config"]["intermediate_size"] *= 2
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"not those of its config\.json.*\n.*mlp"):
         LanguageModel.load(tmp_path)
