@@ -261,6 +261,7 @@ class Engine:
             if reply is not None:
                 outputs.append(reply)
         decisions = [output for output in outputs if isinstance(output, Decision)]
+        self._scheduler.commit()
         self._stats = self._stats.plus(
             steps=1,
             rounds=len(decisions),

@@ -33,7 +33,7 @@ FRAME = np.zeros((4, 1))  # the books look at nothing but its shape
 
 
 def test_the_books_import_without_torch() -> None:
-    modules = ("config", "errors", "round", "piece", "block_pool", "slot_table", "session", "scheduler")
+    modules = ("config", "errors", "round", "piece", "block_pool", "slot_table", "session", "fair_share", "scheduler")
     modules += ("pinned_prefix", "engine_stats")
     imports = ", ".join(f"models.engine.{module}" for module in modules)
     program = f"import {imports}, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
