@@ -67,7 +67,8 @@ down: $(READY) ## Stop the local stack
 
 .PHONY: test
 test: lint ## Lint, then the tests: unit, architecture, integration, end to end (under 15 minutes on two cores)
-	@$(BIN)/python -m pytest -m 'not slow'
+	@$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile tests/unit tests/architecture tests/integration
+	@$(BIN)/python -m pytest -m 'not slow' tests/e2e
 
 .PHONY: test-slow
 test-slow: $(READY) ## The tests that take minutes each
