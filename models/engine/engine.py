@@ -14,17 +14,15 @@ from dataclasses import replace
 import numpy as np
 
 from models.engine.attention import AttentionBackend, SdpaAttention
-from models.engine.block_pool import BlockPool
 from models.engine.config import EngineConfig, SessionLimits
 from models.engine.engine_stats import EngineStats
 from models.engine.errors import BadLogits, EngineFull, IntegrityError, SessionExists, UnknownSession
-from models.engine.kv_cache import KVCache
+from models.engine.memory import Memory
 from models.engine.model_runner import Choice, ModelRunner
-from models.engine.pinned_prefix import PinnedPrefixes
 from models.engine.round import Decision, Reply, RoundInput, WindowView
+from models.engine.round_check import RoundCheck
 from models.engine.scheduler import Row, Scheduler
 from models.engine.session import Session
-from models.engine.slot_table import SlotTable
 from models.vlm.model import LanguageModel
 from models.vlm.state import State
 
@@ -45,22 +43,11 @@ class Engine:
         self.config = config
         self._model = model
         self._limits = SessionLimits.of(config, model.config, model.dialogue)
-        num_blocks = config.max_kv_tokens // config.block_tokens
-        self._block_pool = BlockPool(num_blocks)
-        self._kv_cache = KVCache(
-            model.num_layers,
-            num_blocks * config.block_tokens,
-            model.num_kv_heads,
-            model.head_dim,
-            model.rotary.inv_freq,
-            model.dtype,
-            model.device,
-            config.block_tokens,
-        )
+        self._round_check = RoundCheck(self._limits, model.dialogue, model.visual_size)
+        self._memory = Memory(model, config, self._limits)
         self._scheduler = Scheduler(config.max_batch_tokens)
-        self._runner = ModelRunner(model, self._kv_cache, attention or SdpaAttention())
+        self._runner = ModelRunner(model, self._memory.cache, attention or SdpaAttention())
         self._sessions: dict[str, Session] = {}
-        self._prefixes = PinnedPrefixes(self._block_pool, config.block_tokens)
         self._next_ticket = 0
         self._stats = EngineStats()
 
@@ -91,36 +78,31 @@ class Engine:
             raise ValueError(f"sensitivity must be finite, got {sensitivity}")
         if session_id in self._sessions:
             raise SessionExists(f"session {session_id} is open already")
+        if len(self._sessions) >= self.config.max_sessions:
+            raise EngineFull(
+                f"session {session_id} refused: {len(self._sessions)} sessions are open, max_sessions is "
+                f"{self.config.max_sessions}"
+            )
         pinned_ids = self._model.dialogue.pinned_prefix(instruction)
-        table = self._reserve(session_id, pinned_ids, first_position)
-        session = Session(
+        self._round_check.check_past(past_rounds)
+        prefix, table = self._memory.reserve(session_id, pinned_ids, first_position)
+        self._sessions[session_id] = Session(
             session_id,
             self._model.dialogue,
             self._limits,
-            self._prefixes.hold(pinned_ids, first_position),
+            prefix,
             past_rounds,
             table,
             self._take_ticket(),
             stream_id=stream_id,
             sensitivity=sensitivity,
         )
-        try:
-            for index, past_round in enumerate(past_rounds):
-                if past_round.forced_reply is None:
-                    raise ValueError(
-                        f"past_rounds[{index}] has no forced_reply; append it if it is to be decided"
-                    )
-                self._check_round(session, past_round)
-        except ValueError:
-            self._release(session)
-            raise
-        self._sessions[session_id] = session
 
     def close(self, session_id: str) -> None:
         """Forget a session and free what it held."""
         session = self._session(session_id)
         del self._sessions[session_id]
-        self._release(session)
+        self._memory.release(session.prefix, session.table)
 
     def can_append(self, session_id: str) -> bool:
         return self._session(session_id).can_append
@@ -131,7 +113,7 @@ class Engine:
         Raises QueueFull if `max_pending_rounds` wait already; ValueError for a malformed round.
         """
         session = self._session(session_id)
-        self._check_round(session, round_input)
+        self._round_check.check(round_input)
         return session.append(round_input, self._take_ticket())
 
     @property
@@ -147,19 +129,19 @@ class Engine:
         BadLogits names the sessions to close first.
         """
         working = [session for session in self._sessions.values() if session.has_work]
-        self._make_room([session for session in working if session.can_begin_round])
+        self._make_room(working)
         marks = [session.mark() for session in working]
         try:
             for session in working:
                 while session.can_begin_round:
                     session.begin_round()
-            self._copy_prefixes([session for session in working if session.lacks_prefix and session.num_due])
+            self._memory.copy_prefixes(working)
             rows = self._scheduler.next_rows(self._sessions.values())
             if not rows:
                 return []
             choices = self._runner.run(rows)
             _check_finite(rows, choices)
-            self._save_prefixes(rows)
+            self._memory.save_prefixes([row.session for row in rows])
             return self._commit(rows, choices)
         except BaseException:
             for take_back in marks:
@@ -173,26 +155,23 @@ class Engine:
     @property
     def stats(self) -> EngineStats:
         """What the engine has done since it was made, and what it holds now."""
+        pool = self._memory.pool
         return replace(
             self._stats,
             sessions=len(self._sessions),
-            pinned_prefixes=len(self._prefixes),
-            free_blocks=self._block_pool.num_free,
-            held_blocks=self._block_pool.num_blocks - self._block_pool.num_free,
+            pinned_prefixes=len(self._memory.prefixes),
+            free_blocks=pool.num_free,
+            held_blocks=pool.num_blocks - pool.num_free,
         )
 
     @property
     def num_free_kv_tokens(self) -> int:
         """Token slots that no session has reserved."""
-        return self._block_pool.num_free * self.config.block_tokens
+        return self._memory.num_free_tokens
 
     def check_integrity(self) -> None:
         """Raise IntegrityError if the engine's books do not agree. Cheap enough for whenever it is idle."""
-        self._block_pool.check_integrity(
-            blocks
-            for session in self._sessions.values()
-            for blocks in (session.table.blocks, session.prefix.blocks)
-        )
+        self._memory.check_integrity(self._sessions.values())
         for session in self._sessions.values():
             session.check_integrity()
         if len(self._sessions) > self.config.max_sessions:
@@ -200,46 +179,10 @@ class Engine:
                 f"{len(self._sessions)} sessions, max_sessions is {self.config.max_sessions}"
             )
 
-    def _make_room(self, sessions: Sequence[Session]) -> None:
-        """Drop what has to go before the sessions' next rounds can begin."""
-        evicting = [session for session in sessions if session.num_rounds_to_drop]
-        if not evicting:
-            return
-        # The books follow the keys: should the copying fail, it can be done again from the same tokens.
-        evictions = [session.plan_eviction() for session in evicting]
-        self._kv_cache.copy(
-            np.concatenate([eviction.sources for eviction in evictions]),
-            np.concatenate([eviction.targets for eviction in evictions]),
-        )
-        if self.config.pinned_positions == "move":
-            self._kv_cache.copy_turned(
-                np.concatenate([session.prefix.slots for session in evicting]),
-                np.concatenate([session.table.pinned_slots for session in evicting]),
-                [session.pinned_distance(plan) for session, plan in zip(evicting, evictions, strict=True)],
-                [len(session.prefix) for session in evicting],
-            )
-        num_dropped = sum(session.evict(plan) for session, plan in zip(evicting, evictions, strict=True))
-        self._stats = self._stats.plus(evicted_rounds=num_dropped)
-
-    def _copy_prefixes(self, newcomers: Sequence[Session]) -> None:
-        """Spare sessions the feeding of a prefix that another one has fed before."""
-        adopting = [session for session in newcomers if session.prefix.is_saved]
-        if not adopting:
-            return
-        self._kv_cache.copy(
-            np.concatenate([session.prefix.slots for session in adopting]),
-            np.concatenate([session.table.pinned_slots for session in adopting]),
-        )
-        for session in adopting:
-            session.adopt_prefix()
-
-    def _save_prefixes(self, rows: Sequence[Row]) -> None:
-        """Keep master copies of the prefixes that the step has fed to their ends."""
-        for row in rows:
-            prefix, table = row.session.prefix, row.session.table
-            if not prefix.is_saved and table.end >= len(prefix):
-                self._kv_cache.copy(table.pinned_slots, prefix.slots)
-                prefix.is_saved = True
+    def _make_room(self, working: Sequence[Session]) -> None:
+        num_evicted = self._memory.make_room([session for session in working if session.can_begin_round])
+        if num_evicted:
+            self._stats = self._stats.plus(evicted_rounds=num_evicted)
 
     def _commit(self, rows: Sequence[Row], choices: Sequence[Choice]) -> list[Decision | Reply]:
         outputs: list[Decision | Reply] = []
@@ -283,37 +226,6 @@ class Engine:
             choice.best_token == best_state_id,
         )
         return decision, reply
-
-    def _reserve(self, session_id: str, pinned_ids: Sequence[int], first_position: int) -> SlotTable:
-        if len(self._sessions) >= self.config.max_sessions:
-            raise EngineFull(
-                f"session {session_id} refused: {len(self._sessions)} sessions are open, max_sessions is "
-                f"{self.config.max_sessions}"
-            )
-        block_tokens = self.config.block_tokens
-        capacity = self._limits.max_window_tokens(len(pinned_ids))
-        num_window_blocks = -(-capacity // block_tokens)
-        num_blocks = num_window_blocks + self._prefixes.num_blocks_to_hold(pinned_ids, first_position)
-        if num_blocks > self._block_pool.num_free:
-            budget = self._block_pool.num_blocks * block_tokens
-            raise EngineFull(
-                f"session {session_id} refused: budget {budget} KV tokens (max_kv_tokens), "
-                f"used {budget - self.num_free_kv_tokens}, needed {num_blocks * block_tokens}"
-            )
-        blocks = self._block_pool.allocate(num_window_blocks)
-        return SlotTable(blocks, block_tokens, capacity, len(pinned_ids))
-
-    def _release(self, session: Session) -> None:
-        self._block_pool.release(session.table.blocks)
-        self._prefixes.release(session.prefix)
-
-    def _check_round(self, session: Session, round_input: RoundInput) -> None:
-        session.check_round(round_input)
-        if round_input.frame.shape[1] != self._model.visual_size:
-            raise ValueError(
-                f"frame has tokens of {round_input.frame.shape[1]} values, "
-                f"the model's have {self._model.visual_size}"
-            )
 
     def _session(self, session_id: str) -> Session:
         try:

@@ -12,7 +12,7 @@ from itertools import islice
 
 import numpy as np
 
-from models.engine.config import MAX_MEDIA_TIME_MS, SessionLimits
+from models.engine.config import SessionLimits
 from models.engine.errors import IntegrityError, QueueFull
 from models.engine.piece import PINNED, Piece
 from models.engine.pinned_prefix import PinnedPrefix
@@ -110,31 +110,9 @@ class Session:
         return num_dropped
 
     @property
-    def lacks_prefix(self) -> bool:
-        """Not a token has been fed, so that the pinned prefix can be copied."""
-        return self.table.length == 0
-
-    def check_round(self, round_input: RoundInput) -> None:
-        """Raise ValueError, naming the field, for a round that cannot be fed."""
-        rows, cols = round_input.grid
-        num_tokens = len(round_input.frame)
-        if round_input.frame.ndim != 2 or rows < 1 or cols < 1 or rows * cols != num_tokens:
-            raise ValueError(
-                f"frame of shape {tuple(round_input.frame.shape)} does not fill a grid of {rows}x{cols}"
-            )
-        if num_tokens > self._limits.max_frame_tokens:
-            raise ValueError(
-                f"frame has {num_tokens} tokens, max_frame_tokens is {self._limits.max_frame_tokens}"
-            )
-        if not 0 <= round_input.start_ms <= round_input.end_ms <= MAX_MEDIA_TIME_MS:
-            raise ValueError(
-                f"a round needs 0 <= start_ms <= end_ms <= {MAX_MEDIA_TIME_MS}, "
-                f"got {round_input.start_ms} and {round_input.end_ms}"
-            )
-        if math.isnan(round_input.deadline_ms):
-            raise ValueError("deadline_ms must be a number; leave it out if there is none")
-        if round_input.forced_reply is not None:
-            self._check_reply(round_input.forced_reply)
+    def can_adopt_prefix(self) -> bool:
+        """The pinned prefix is wanted, another session has fed it, and this one has not begun to."""
+        return self.num_due > 0 and self.table.length == 0 and self.prefix.is_saved
 
     def append(self, round_input: RoundInput, ticket: int) -> int:
         """Queue a round and return its index. QueueFull if as many wait as may."""
@@ -164,11 +142,13 @@ class Session:
         if is_past:
             self._force_reply(current)
 
-    def plan_eviction(self) -> Eviction:
-        """How to drop the rounds that have to go. Changes nothing."""
+    def plan_eviction(self) -> Eviction | None:
+        """How to drop the rounds that have to go, None if there is room. Changes nothing."""
         num_dropped = self.num_rounds_to_drop
-        is_kept = num_dropped < len(self.rounds)
-        return self.table.plan_eviction(self.rounds[num_dropped].index if is_kept else self._next_index)
+        if not num_dropped:
+            return None
+        is_any_left = num_dropped < len(self.rounds)
+        return self.table.plan_eviction(self.rounds[num_dropped].index if is_any_left else self._next_index)
 
     def pinned_distance(self, eviction: Eviction) -> int:
         """How far from where it began the pinned prefix has to stand, to be right before the oldest round that
@@ -196,7 +176,6 @@ class Session:
         """The master copy of the pinned prefix has been copied into the session's slots: no need to feed it."""
         pinned = self._pending[0]
         self.table.extend([pinned])
-        self.num_due = max(self.num_due, len(pinned))
         self.commit(len(pinned))
 
     def mark(self) -> Callable[[], None]:
@@ -358,17 +337,3 @@ class Session:
     def _push(self, piece: Piece) -> None:
         self._pending.append(piece)
         self._num_pending += len(piece)
-
-    def _check_reply(self, reply: Sequence[int]) -> None:
-        states = self._dialogue.state_token_ids
-        if not reply or reply[0] not in states:
-            raise ValueError("forced_reply must begin with one of the three state tokens")
-        if len(reply) > 1 and reply[0] != states[State.RESPONSE]:
-            raise ValueError("forced_reply has text after a state other than Response")
-        if len(reply) - 1 > self._limits.max_reply_tokens:
-            raise ValueError(
-                f"forced_reply has {len(reply) - 1} text tokens, "
-                f"max_reply_tokens is {self._limits.max_reply_tokens}"
-            )
-        if forbidden := self._dialogue.control_token_ids & set(reply[1:]):
-            raise ValueError(f"forced_reply has control tokens {sorted(forbidden)} in its text")

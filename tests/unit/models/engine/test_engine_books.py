@@ -33,8 +33,18 @@ FRAME = np.zeros((4, 1))  # the books look at nothing but its shape
 
 
 def test_the_books_import_without_torch() -> None:
-    modules = ("config", "errors", "round", "piece", "block_pool", "slot_table", "session", "fair_share", "scheduler")
-    modules += ("pinned_prefix", "engine_stats")
+    modules = (
+        "config",
+        "errors",
+        "round",
+        "piece",
+        "block_pool",
+        "slot_table",
+        "session",
+        "fair_share",
+        "scheduler",
+    )
+    modules += ("pinned_prefix", "engine_stats", "round_check", "fair_share")
     imports = ", ".join(f"models.engine.{module}" for module in modules)
     program = f"import {imports}, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=110).returncode == 0
@@ -185,8 +195,8 @@ def session(name: str, ticket: int, num_past: int = 0, num_queued: int = 0) -> S
 
 def begin(made: Session) -> None:
     while made.can_begin_round:
-        if made.num_rounds_to_drop:
-            made.evict(made.plan_eviction())
+        if plan := made.plan_eviction():
+            made.evict(plan)
         made.begin_round()
 
 

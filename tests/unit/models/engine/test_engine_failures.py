@@ -102,7 +102,7 @@ def test_copying_can_fail_at_any_time_and_the_step_be_repeated(
     engine, sound = Engine(model, config), Engine(model, config)
     feeds = {"early": small_then_large(model, 0), "late": small_then_large(model, 1)}
     num_left, failures = [], 0
-    real: Callable[..., None] = getattr(engine._kv_cache, failing)
+    real: Callable[..., None] = getattr(engine._memory.cache, failing)
 
     def fail_when_armed(*arguments: object) -> None:
         nonlocal is_armed, failures
@@ -111,7 +111,7 @@ def test_copying_can_fail_at_any_time_and_the_step_be_repeated(
             is_armed, failures = False, failures + 1
             raise error("in the middle")
 
-    monkeypatch.setattr(engine._kv_cache, failing, fail_when_armed)
+    monkeypatch.setattr(engine._memory.cache, failing, fail_when_armed)
     for name, rounds in feeds.items():
         for each in (engine, sound):
             each.open(name, INSTRUCTIONS[0])
@@ -315,8 +315,8 @@ def test_the_integrity_check_finds_planted_faults(model: LanguageModel) -> None:
         with pytest.raises(IntegrityError):
             engine.check_integrity()
 
-    planted(lambda engine: engine._block_pool.release(np.array([0])))
-    planted(lambda engine: engine._block_pool.allocate(1))
+    planted(lambda engine: engine._memory.pool.release(np.array([0])))
+    planted(lambda engine: engine._memory.pool.allocate(1))
     planted(lambda engine: setattr(engine._sessions["gate"].table, "end", 3))
     planted(lambda engine: engine._sessions["gate"].rounds.popleft())
     planted(lambda engine: engine._sessions["gate"].table._owners.__setitem__(0, 5))

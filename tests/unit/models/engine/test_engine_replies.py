@@ -106,7 +106,7 @@ def test_no_reply_holds_a_control_token() -> None:
 def window_content(engine: Engine, name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Keys and values of a session, in an order that does not depend on how they got there."""
     slots = torch.from_numpy(engine._sessions[name].table.slots)
-    keys, values = engine._kv_cache.keys[:, slots], engine._kv_cache.values[:, slots]
+    keys, values = engine._memory.cache.keys[:, slots], engine._memory.cache.values[:, slots]
     order = keys[0].flatten(1).sum(dim=1).argsort()
     return keys[:, order], values[:, order]
 

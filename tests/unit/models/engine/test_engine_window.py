@@ -84,8 +84,8 @@ def test_any_mix_of_sliding_sessions_and_replays_equals_the_oracle(
     """Past rounds are forced to what the oracle decided, so a replay must come to what was live."""
     engine = engine_of(model, window_rounds, max_batch_tokens=max_batch_tokens, block_tokens=block_tokens)
     if in_pieces:  # every second block is taken, so that no session's slots are one run
-        blocks = engine._block_pool.allocate(engine._block_pool.num_blocks)
-        engine._block_pool.release(blocks[::2])
+        blocks = engine._memory.pool.allocate(engine._memory.pool.num_blocks)
+        engine._memory.pool.release(blocks[::2])
     live, expected = {}, {}
     for place, (num_past, num_live, first_position) in enumerate(sessions):
         name, instruction = f"s{place}", random.Random(seed + place).choice(INSTRUCTIONS)
@@ -127,7 +127,7 @@ def test_positions_of_what_is_kept_are_those_of_a_fresh_chat_up_to_a_shift(model
 
     def first_layer_keys(session) -> torch.Tensor:  # in the order of their owners
         table = session.table
-        return engine._kv_cache.keys[0, torch.from_numpy(table.pinned_slots)]
+        return engine._memory.cache.keys[0, torch.from_numpy(table.pinned_slots)]
 
     turned = shifted(first_layer_keys(fresh), shift, model.rotary.inv_freq)
     torch.testing.assert_close(first_layer_keys(old), turned, atol=TURN_TOLERANCE, rtol=0)
