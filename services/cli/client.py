@@ -105,11 +105,26 @@ class Client:
         return list(answer.streams)
 
     def add_watch(
-        self, stream_id: str, watch_id: str, task: int, instruction: str, replace: bool = False
+        self,
+        stream_id: str,
+        watch_id: str,
+        task: int,
+        instruction: str,
+        replace: bool = False,
+        sensitivity: float = 0.0,
     ) -> Watch:
-        """The watch with its version. `task` is a `streamo.v1.Task`."""
+        """The watch with its version. `task` is a `streamo.v1.Task`.
+
+        `sensitivity` of -10 to 10 is added to the model's logits for speaking: above 0 the watch speaks sooner.
+        """
         kind: Any = task
-        watch = Watch(stream_id=stream_id, watch_id=watch_id, task=kind, instruction=instruction)
+        watch = Watch(
+            stream_id=stream_id,
+            watch_id=watch_id,
+            task=kind,
+            instruction=instruction,
+            sensitivity=sensitivity,
+        )
         request = watch_pb2.AddWatchRequest(watch=watch, replace=replace)
         added: Watch = self._call(lambda target: target.watches.AddWatch, request).watch
         return added

@@ -25,6 +25,9 @@ def add(
     replace: Annotated[
         bool, typer.Option("--replace", help="Put it in the place of a watch of this name.")
     ] = False,
+    sensitivity: Annotated[
+        float, typer.Option(min=-10, max=10, help="Above 0 it speaks sooner, below 0 later; see below.")
+    ] = 0.0,
     gateway: Gateway = "",
     directory: Directory = DIRECTORY,
 ) -> None:
@@ -34,14 +37,21 @@ def add(
     each finished action; event, one for each finished event; grounding, the time span of what you name; qa, an answer,
     and a new one whenever it changes.
 
+    Sensitivity is added to the model's logits for speaking (Standby and Response) before it chooses: 0 is the model
+    as it was trained; 1 or 2 tell more, and sooner, with more false alarms; -1 or -2 tell only what is plain.
+
     Examples:
 
         streamo watch add gate cars "Tell me when a car arrives." --task event
 
         streamo watch add lobby people "How many people are there?" --task qa
+
+        streamo watch add gate cars "Tell me when a car arrives." --task event --sensitivity 1.5 --replace
     """
     with open_client(gateway, directory) as client:
-        watch = client.add_watch(stream_id, watch_id, task.value_in_protocol, instruction, replace)
+        watch = client.add_watch(
+            stream_id, watch_id, task.value_in_protocol, instruction, replace, sensitivity
+        )
     print(f"Watch {watch_id} on {stream_id} is added (version {watch.version}).")
 
 
@@ -70,8 +80,13 @@ def list_watches(
     if not watches:
         print("No watches yet. Add one: streamo watch add --help")
         return
-    table = Table("stream", "watch", "task", "instruction", "version", box=None, pad_edge=False)
+    table = Table(
+        "stream", "watch", "task", "instruction", "sensitivity", "version", box=None, pad_edge=False
+    )
     for watch in sorted(watches, key=lambda one: (one.stream_id, one.watch_id)):
         task = Task.Name(watch.task).removeprefix("TASK_").lower()
-        table.add_row(watch.stream_id, watch.watch_id, task, watch.instruction, str(watch.version))
+        sensitivity = f"{watch.sensitivity:g}"
+        table.add_row(
+            watch.stream_id, watch.watch_id, task, watch.instruction, sensitivity, str(watch.version)
+        )
     Console().print(table)

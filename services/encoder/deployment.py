@@ -41,7 +41,7 @@ class Encoder:
         )
 
     async def encode(self, pixels: np.ndarray, carrier: dict[str, str]) -> np.ndarray:
-        """Visual tokens float32 [rows * cols, hidden] of a frame uint8 [height, width, 3] at a budget size.
+        """Visual tokens float32 [rows * cols, visual_size] of a frame uint8 [height, width, 3] at a budget size.
 
         `carrier` holds the trace the frame belongs to. ValueError for any other picture; it harms no other call.
         """

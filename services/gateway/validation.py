@@ -1,5 +1,6 @@
 """What users may send. Messages name the field and the fix; they never echo a source or a password."""
 
+import math
 import re
 from urllib.parse import unquote, urlsplit
 
@@ -11,6 +12,7 @@ from streamo.v1.watch_pb2 import Watch
 MAX_SOURCE_CHARS = 2000
 MAX_CREDENTIAL_CHARS = 256
 MAX_INSTRUCTION_CHARS = 2000
+MAX_SENSITIVITY = 10.0
 DEFAULT_ASK_S = 60
 MIN_ASK_S, MAX_ASK_S = 1, 3600
 
@@ -68,6 +70,7 @@ def checked_watch(given: Watch) -> Watch:
         stream_id=check_id("watch.stream_id", given.stream_id),
         task=given.task,
         instruction=checked_instruction("watch.instruction", given.instruction),
+        sensitivity=_checked_sensitivity(given.sensitivity),
     )
 
 
@@ -80,6 +83,15 @@ def checked_instruction(field: str, given: str) -> str:
     if "\x00" in stripped:
         raise InvalidInput(f"{field} holds a NUL character: remove it")
     return stripped
+
+
+def _checked_sensitivity(given: float) -> float:
+    if not math.isfinite(given) or abs(given) > MAX_SENSITIVITY:
+        raise InvalidInput(
+            f"watch.sensitivity must be from {-MAX_SENSITIVITY:g} to {MAX_SENSITIVITY:g}, got {given:g}: "
+            "0 leaves the model as it is"
+        )
+    return given + 0.0  # one zero, so that -0 is no other content
 
 
 def checked_ask_timeout_s(given: int) -> int:

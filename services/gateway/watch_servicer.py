@@ -44,8 +44,8 @@ class WatchServicer(WatchServiceServicer):
                     return pb.AddWatchResponse(watch=there)
                 if not request.replace:
                     raise AlreadyExists(
-                        f"watch {watch.watch_id} of stream {watch.stream_id} is there with another task or "
-                        "instruction: set `replace`, or choose another watch_id"
+                        f"watch {watch.watch_id} of stream {watch.stream_id} is there with another task, "
+                        "instruction or sensitivity: set `replace`, or choose another watch_id"
                     )
             await self._write(watch)
         return pb.AddWatchResponse(watch=watch)

@@ -98,7 +98,7 @@ class StreamLog:
         with self._acknowledged:
             return self._acknowledged.wait_for(lambda: self._in_flight < max_in_flight, timeout_s)
 
-    def write_frame(self, frame: Frame) -> None:
+    def write_frame(self, frame: Frame, is_recording: bool) -> None:
         """In the epoch begun before.
 
         A frame that Kafka does not take is counted and leaves a hole in `frame_seq`.
@@ -122,7 +122,12 @@ class StreamLog:
             frame_seq=frame.frame_seq,
             partition=str(self.partition),
         )
-        record = FrameRecord(stream_id=self.stream_id, epoch=self.epoch, frames=FrameBatch(frames=[frame]))
+        record = FrameRecord(
+            stream_id=self.stream_id,
+            epoch=self.epoch,
+            frames=FrameBatch(frames=[frame]),
+            is_recording=is_recording,
+        )
         captured_at_us = frame.captured_at_us
 
         def on_taken() -> None:

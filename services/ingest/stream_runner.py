@@ -177,7 +177,7 @@ class StreamRunner:
                         self._log.begin_epoch()
                     run.num_frames += 1
                     run.good()
-                    self._log.write_frame(message)
+                    self._log.write_frame(message, run.is_finite)
                 case Closed(status):
                     # The process counts frames that were dropped at the very end, too.
                     if run.num_frames:

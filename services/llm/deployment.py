@@ -11,7 +11,7 @@ from ray import serve
 
 from services.shared.errors import Unavailable
 from services.shared.settings import Settings
-from services.shared.telemetry import Metrics, Telemetry
+from services.shared.telemetry import Telemetry
 
 _MAX_HEARTBEAT_AGE_S = 30.0
 _STOP_TIMEOUT_S = 10.0
@@ -54,6 +54,7 @@ class LLM:
                 max_kv_tokens=settings.llm.max_kv_tokens,
                 max_batch_tokens=settings.llm.max_batch_tokens,
                 window_rounds=window_rounds,
+                max_window_tokens=settings.llm.max_window_tokens or None,
                 max_frame_tokens=budget.max_pixels // budget.unit**2,
             ),
         )
@@ -74,8 +75,6 @@ class LLM:
             lambda: time.time_ns() // 1000,
             time.monotonic,
         )
-        used = settings.llm.max_kv_tokens
-        self._telemetry.gauge(Metrics.KV_TOKENS, lambda: used - engine.num_free_kv_tokens)
         self._replica = Replica(settings, parts, FrameReader(budget))
         self._thread = threading.Thread(target=self._replica.run, name="llm-replica", daemon=True)
         self._thread.start()

@@ -54,6 +54,7 @@ class Frame:
     pixels: np.ndarray  # uint8 [height, width, 3]
     grid: tuple[int, int]  # rows and columns of visual tokens
     context: Context  # of the trace it carries
+    is_recording: bool = False
 
     @property
     def id(self) -> FrameId:

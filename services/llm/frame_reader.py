@@ -86,7 +86,15 @@ class FrameReader:
             is_last = mark is marks[-1]
             frames.append(
                 Frame(
-                    mark, record.offset, is_last, frame.captured_at_us, frame.num_seen, pixels, grid, context
+                    mark,
+                    record.offset,
+                    is_last,
+                    frame.captured_at_us,
+                    frame.num_seen,
+                    pixels,
+                    grid,
+                    context,
+                    parsed.is_recording,
                 )
             )
         return frames

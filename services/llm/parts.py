@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 class EncoderPort(Protocol):
     def submit(self, pixels: np.ndarray, context: Context) -> Future[torch.Tensor]:
-        """Visual tokens [rows * cols, hidden]; ValueError for a picture that cannot be encoded. Thread-safe."""
+        """Visual tokens [rows * cols, visual_size]; ValueError for a picture that cannot be encoded. Thread-safe."""
         ...
 
 

@@ -13,6 +13,7 @@ from models.engine.errors import BadLogits
 from models.engine.round import Decision
 from services.llm.assignment import Assignment
 from services.llm.committer import Committer, FailPoint, no_failpoint
+from services.llm.engine_meter import EngineMeter
 from services.llm.frame_reader import FrameReader
 from services.llm.partition import Partition
 from services.llm.parts import Parts
@@ -125,6 +126,7 @@ class Replica:
             self._settings.kafka.frames_retention_s,
             lambda outcome, amount: telemetry.count(Metrics.CHECKPOINTS, amount, reason=outcome),
         )
+        self._meter = EngineMeter(self._parts.engine, telemetry, time.monotonic)
         self._assignment = Assignment(self._settings, self._wait_idle)
         telemetry.gauge(Metrics.PARTITIONS_OWNED, lambda: len(self._partitions))
         telemetry.gauge(Metrics.SESSIONS, lambda: self._sum(lambda partition: partition.num_sessions))
@@ -174,16 +176,13 @@ class Replica:
             self._moved |= partition.advance(view, at_end)
 
     def _step(self) -> None:
-        engine = self._parts.engine
-        if not engine.has_work:
+        if not self._parts.engine.has_work:
             return
-        started_s = time.monotonic()
         try:
-            outputs = engine.step()
+            outputs = self._meter.step()
         except BadLogits as error:
             self._break_off(error)
             return
-        self._parts.telemetry.record(Metrics.STEP_MS, (time.monotonic() - started_s) * 1000)
         sessions = self._sessions() if outputs else {}
         for output in outputs:
             found = sessions.get(output.session_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from opentelemetry.context import Context
 
+from models.engine.engine_stats import EngineStats
 from models.engine.round import Decision, Reply, RoundInput
 from models.vlm.state import State
 from services.llm.frame import Frame, FrameId, FrameMark, round_start_ms
@@ -27,13 +29,23 @@ STATES_A_BYTE = 4
 class EnginePort(Protocol):
     """What is used of models.engine.Engine; see there for the contract."""
 
-    def open(self, session_id: str, instruction: str, past_rounds: Sequence[RoundInput] = ()) -> None: ...
+    def open(
+        self,
+        session_id: str,
+        instruction: str,
+        past_rounds: Sequence[RoundInput] = (),
+        *,
+        stream_id: str = "",
+        sensitivity: float = 0.0,
+    ) -> None: ...
     def close(self, session_id: str) -> None: ...
     def can_append(self, session_id: str) -> bool: ...
     def append(self, session_id: str, round_input: RoundInput) -> int: ...
     def step(self) -> list[Decision | Reply]: ...
     @property
     def has_work(self) -> bool: ...
+    @property
+    def stats(self) -> EngineStats: ...
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,7 @@ class Session:
 
     def open(self, frame: FrameMark) -> Event:
         """Opens at `frame`, the first it will decide; the STARTED event. Raises EngineFull or ValueError."""
-        self._engine.open(self.engine_id, self.watch.instruction)
+        self._open(())
         self.activation = frame
         self.skip_to(frame.id)
         return self.life_cycle.start(frame)
@@ -104,7 +116,7 @@ class Session:
             )
             for round_ in past
         ]
-        self._engine.open(self.engine_id, self.watch.instruction, inputs)
+        self._open(inputs)
         self.life_cycle = LifeCycle(self.watch, state.open if state.HasField("open") else None)
         self.activation = FrameMark.of(state.activation)
         self.rounds_decided = state.rounds_decided
@@ -140,9 +152,14 @@ class Session:
     def can_append(self) -> bool:
         return self._engine.can_append(self.engine_id)
 
-    def append(self, frame: Frame, embedding: torch.Tensor, ready_at_us: int) -> None:
+    def append(
+        self, frame: Frame, embedding: torch.Tensor, ready_at_us: int, deadline_ms: float = math.inf
+    ) -> None:
+        """`deadline_ms`: by when its decision is wanted, wall clock, Unix; infinite where it can wait."""
         start_ms = round_start_ms(self._last_appended, frame.mark)
-        round_input = RoundInput(start_ms, frame.mark.media_time_ms, embedding, frame.grid)
+        round_input = RoundInput(
+            start_ms, frame.mark.media_time_ms, embedding, frame.grid, deadline_ms=deadline_ms
+        )
         index = self._engine.append(self.engine_id, round_input)
         round_ = Round(frame.mark, frame.offset, start_ms, frame.captured_at_us, frame.context, ready_at_us)
         self._under_way.append((index, round_))
@@ -214,6 +231,16 @@ class Session:
                 StoredReply(token_ids=(self._state_token_ids[state], *round_.token_ids))
                 for round_, state in self._decided()
             ]
+        )
+
+    def _open(self, past: Sequence[RoundInput]) -> None:
+        watch = self.watch
+        self._engine.open(
+            self.engine_id,
+            watch.instruction,
+            past,
+            stream_id=watch.stream_id,
+            sensitivity=watch.sensitivity,
         )
 
     @property

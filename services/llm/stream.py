@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -14,7 +15,7 @@ from services.llm.ledger import Ledger
 from services.llm.outbox import Outbox
 from services.llm.parts import Parts
 from services.llm.roster import Roster
-from services.llm.session import PastRound
+from services.llm.session import PastRound, Session
 from services.shared.control_log import AddedStream, ControlView, watch_key
 from services.shared.telemetry import Metrics, Spans
 from streamo.v1.event_pb2 import Reason
@@ -67,6 +68,7 @@ class Stream:
         self._under_way: deque[Frame] = deque()
         self._shed: _Shed | None = None
         self._last_frame_s = parts.monotonic_s()
+        self._is_recording = False  # by its newest frame
         self._waiting_for_epoch_since_s: float | None = None
 
     def restore(
@@ -99,6 +101,7 @@ class Stream:
         self._queue.append(_Queued(item))
         if isinstance(item, Frame):
             self._last_frame_s = self._parts.monotonic_s()
+            self._is_recording = item.is_recording
 
     def advance(self, view: ControlView, at_end: bool) -> bool:
         """Takes what can be taken; whether anything was. `at_end`: nothing newer of the partition is to be read."""
@@ -197,7 +200,10 @@ class Stream:
 
     @property
     def _is_live(self) -> bool:
-        return self._added is not None and self._added.stream.source.lower().startswith(_LIVE_SCHEMES)
+        """Whether its frames lose their worth by waiting. What comes over HTTP may be either: its frames say."""
+        if self._added is None or self._is_recording:
+            return False
+        return self._added.stream.source.lower().startswith(_LIVE_SCHEMES)
 
     # The records, in order
 
@@ -269,8 +275,7 @@ class Stream:
             embedding = self._encode(queued, frame)
             if not embedding.done() or not all(session.can_append() for session in takers):
                 return False
-            for session in takers:
-                session.append(frame, embedding.result(), queued.ready_at_us)
+            self._append(queued, frame, takers, embedding)
         self._pop()
         self._under_way.append(frame)
         self.settle()
@@ -295,13 +300,22 @@ class Stream:
             if (session := self.roster.start(watch, frame.mark)) is not None:
                 takers.append(session)
         self.ledger.take(frame)
-        for session in takers:
+        if takers:
             assert embedding is not None
-            session.append(frame, embedding.result(), queued.ready_at_us)
+            self._append(queued, frame, takers, embedding)
         self._pop()
         self._under_way.append(frame)
         self.settle()
         return True
+
+    def _append(
+        self, queued: _Queued, frame: Frame, takers: Sequence[Session], embedding: Future[torch.Tensor]
+    ) -> None:
+        deadline_ms = math.inf
+        if self._is_live:
+            deadline_ms = frame.captured_at_us / 1000 + self._parts.settings.decision_target_ms
+        for session in takers:
+            session.append(frame, embedding.result(), queued.ready_at_us, deadline_ms)
 
     def _give_up(self, frame: Frame, reason: str) -> bool:
         """The encoder will not have this picture."""

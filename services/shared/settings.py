@@ -93,6 +93,10 @@ class LlmSettings(Section):
     max_batch_tokens: int = Field(default=4096, ge=1)
     # 0: the window the checkpoint was trained for.
     window_rounds: int = Field(default=0, ge=0)
+    # Most tokens a session's window may hold, so that more sessions fit. 0: what its rounds can come to at most.
+    max_window_tokens: int = Field(default=0, ge=0)
+    # From a live frame's capture: rounds are decided in the order in which this runs out.
+    decision_target_ms: Positive = 300.0
     # A live stream further behind jumps to its newest frame.
     max_lag_s: Positive = 10.0
     source_lost_s: Positive = 30.0

@@ -69,6 +69,17 @@ class Metrics:
     DECISION_MS = ("streamo.llm.decision_ms", "ms", "Captured frame to its state decision")
     STEP_MS = ("streamo.llm.step_ms", "ms", "One engine step")
     BATCH_TOKENS = ("streamo.llm.batch_tokens", "{token}", "New tokens in one engine step")
+    TOKENS_FED = (
+        "streamo.llm.tokens_fed",
+        "{token}",
+        "Tokens fed to the model, by kind: extend, decode, replay",
+    )
+    ROUNDS_EVICTED = ("streamo.llm.rounds_evicted", "{round}", "Rounds that left a session's window")
+    SOFTMAX_DISAGREEMENTS = (
+        "streamo.llm.softmax_disagreements",
+        "{round}",
+        "Rounds decided where the best of all tokens was none of the three states'",
+    )
     COMMIT_MS = ("streamo.llm.commit_ms", "ms", "One transaction")
     TAKEOVER_MS = ("streamo.llm.takeover_ms", "ms", "Assigned partition to live")
     CHECKPOINTS = ("streamo.llm.checkpoints", "{checkpoint}", "Redis checkpoints, by what became of them")
@@ -81,7 +92,13 @@ class Metrics:
     STREAMS_RUNNING = ("streamo.ingest.streams_running", "{stream}", "Streams this worker runs")
     PARTITIONS_OWNED = ("streamo.llm.partitions_owned", "{partition}", "Partitions this replica owns")
     SESSIONS = ("streamo.llm.sessions", "{session}", "Live sessions")
-    KV_TOKENS = ("streamo.llm.kv_tokens", "{token}", "Token slots in use")
+    KV_FREE_BLOCKS = ("streamo.llm.kv_free_blocks", "{block}", "Blocks of the KV cache that no session holds")
+    KV_HELD_BLOCKS = ("streamo.llm.kv_held_blocks", "{block}", "Blocks of the KV cache that sessions hold")
+    PINNED_PREFIXES = (
+        "streamo.llm.pinned_prefixes",
+        "{prefix}",
+        "Different pinned prefixes; sessions that begin alike share one",
+    )
     PENDING_FRAMES = ("streamo.llm.pending_frames", "{frame}", "Frames read but not yet decided")
     SUBSCRIBERS = ("streamo.gateway.subscribers", "{subscriber}", "Open subscriptions")
 

@@ -91,6 +91,7 @@ def test_an_identical_add_changes_nothing_and_another_is_refused(
         lambda: client.add_stream("cam", "rtsp://cam.local/x", "ann", "other"),
         lambda: client.add_watch("cam", "gate", EVENT, "Report cats."),
         lambda: client.add_watch("cam", "gate", Task.TASK_ACTION, "Report deliveries."),
+        lambda: client.add_watch("cam", "gate", EVENT, "Report deliveries.", sensitivity=0.5),
     ):
         code, text = refusal(changed)
         assert code == grpc.StatusCode.ALREADY_EXISTS
@@ -104,9 +105,9 @@ def test_an_identical_add_changes_nothing_and_another_is_refused(
 def test_a_replaced_watch_is_a_new_version(client: Client) -> None:
     client.add_stream("cam", "/a.mp4")
     first = client.add_watch("cam", "gate", EVENT, "one")
-    second = client.add_watch("cam", "gate", EVENT, "two", replace=True)
+    second = client.add_watch("cam", "gate", EVENT, "one", replace=True, sensitivity=-1.5)
     assert second.version > first.version
-    assert client.add_watch("cam", "gate", EVENT, "two", replace=True) == second
+    assert client.add_watch("cam", "gate", EVENT, "one", replace=True, sensitivity=-1.5) == second
     assert client.list_watches("cam") == [second]
 
 
@@ -171,6 +172,7 @@ def test_wrong_fields_are_named(client: Client) -> None:
     for call, field in (
         (lambda: client.add_stream("Cam", "/a"), "stream.stream_id"),
         (lambda: client.add_watch("cam", "gate", 0, "x"), "watch.task"),
+        (lambda: client.add_watch("cam", "gate", EVENT, "x", sensitivity=11), "watch.sensitivity"),
         (lambda: client.ask("cam", " ", 5), "question"),
         (lambda: client.ask("cam", "x", 3601), "timeout_s"),
         (lambda: list(client.get_events(page_size=1001)), "page_size"),

@@ -574,4 +574,5 @@ def test_a_recording_on_the_web_is_a_file_and_a_missing_one_is_not_found(
     frames = rig.frames("film")
     assert ended.num_kept == len(frames) > 0
     assert media_times(frames) == [100 * number_in(picture_of(frame)) for frame in frames]
+    assert all(record.is_recording for record in rig.read("film") if record.HasField("frames"))
     rig.wait_status("gone", frame_pb2.SOURCE_STATE_NOT_FOUND)

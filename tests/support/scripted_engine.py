@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from opentelemetry.context import Context
 
+from models.engine.engine_stats import EngineStats
 from models.engine.errors import EngineFull
 from models.engine.round import Decision, Reply, RoundInput
 from models.vlm.state import State
@@ -54,6 +55,8 @@ class ScriptedEncoder:
 @dataclass
 class _Session:
     instruction: str
+    stream_id: str
+    sensitivity: float
     queue: deque[tuple[int, RoundInput]] = field(default_factory=deque)
     next_index: int = 0
     steps_left: int | None = None
@@ -66,7 +69,15 @@ class ScriptedEngine:
         self.sessions: dict[str, _Session] = {}
         self.max_sessions = max_sessions
 
-    def open(self, session_id: str, instruction: str, past_rounds: Sequence[RoundInput] = ()) -> None:
+    def open(
+        self,
+        session_id: str,
+        instruction: str,
+        past_rounds: Sequence[RoundInput] = (),
+        *,
+        stream_id: str = "",
+        sensitivity: float = 0.0,
+    ) -> None:
         assert session_id not in self.sessions, f"{session_id} is open already"
         if not instruction.strip():
             raise ValueError("instruction is empty")
@@ -77,7 +88,9 @@ class ScriptedEngine:
             expected = (STATE_TOKEN_IDS[state], *(token_ids_of(number) if state is State.RESPONSE else ()))
             assert past.forced_reply == expected, (session_id, past.forced_reply, expected)
         assert [p.end_ms for p in past_rounds] == sorted(p.end_ms for p in past_rounds)
-        session = _Session(instruction, next_index=len(past_rounds), past=list(past_rounds))
+        session = _Session(
+            instruction, stream_id, sensitivity, next_index=len(past_rounds), past=list(past_rounds)
+        )
         self.sessions[session_id] = session
 
     def close(self, session_id: str) -> None:
@@ -94,6 +107,10 @@ class ScriptedEngine:
         session.queue.append((index, round_input))
         session.seen.append(round_input)
         return index
+
+    @property
+    def stats(self) -> EngineStats:
+        return EngineStats()
 
     @property
     def has_work(self) -> bool:

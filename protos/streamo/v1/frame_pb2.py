@@ -24,23 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16streamo/v1/frame.proto\x12\nstreamo.v1\"\x8d\x01\n\x0b\x46rameRecord\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12(\n\x06\x66rames\x18\x03 \x01(\x0b\x32\x16.streamo.v1.FrameBatchH\x00\x12*\n\x06status\x18\x04 \x01(\x0b\x32\x18.streamo.v1.SourceStatusH\x00\x42\x06\n\x04\x62ody\"/\n\nFrameBatch\x12!\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x11.streamo.v1.Frame\"\xb1\x01\n\x05\x46rame\x12\x11\n\tframe_seq\x18\x01 \x01(\x04\x12\x15\n\rmedia_time_ms\x18\x02 \x01(\x03\x12\x16\n\x0e\x63\x61ptured_at_us\x18\x03 \x01(\x03\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\x12\'\n\x06\x66ormat\x18\x06 \x01(\x0e\x32\x17.streamo.v1.PixelFormat\x12\x0c\n\x04\x64\x61ta\x18\x07 \x01(\x0c\x12\x10\n\x08num_seen\x18\x08 \x01(\r\"|\n\x0cSourceStatus\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.streamo.v1.SourceState\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\r\n\x05\x61t_us\x18\x03 \x01(\x03\x12\x13\n\x0bretry_in_ms\x18\x04 \x01(\r\x12\x10\n\x08num_kept\x18\x05 \x01(\x04*Z\n\x0bPixelFormat\x12\x1c\n\x18PIXEL_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12PIXEL_FORMAT_RGB24\x10\x01\x12\x15\n\x11PIXEL_FORMAT_JPEG\x10\x02*\xee\x01\n\x0bSourceState\x12\x1c\n\x18SOURCE_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17SOURCE_STATE_CONNECTING\x10\x01\x12\x15\n\x11SOURCE_STATE_LIVE\x10\x02\x12\x1d\n\x19SOURCE_STATE_DISCONNECTED\x10\x03\x12\x16\n\x12SOURCE_STATE_ENDED\x10\x04\x12\x1c\n\x18SOURCE_STATE_AUTH_FAILED\x10\x05\x12\x1a\n\x16SOURCE_STATE_NOT_FOUND\x10\x06\x12\x1c\n\x18SOURCE_STATE_UNSUPPORTED\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16streamo/v1/frame.proto\x12\nstreamo.v1\"\xa3\x01\n\x0b\x46rameRecord\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12(\n\x06\x66rames\x18\x03 \x01(\x0b\x32\x16.streamo.v1.FrameBatchH\x00\x12*\n\x06status\x18\x04 \x01(\x0b\x32\x18.streamo.v1.SourceStatusH\x00\x12\x14\n\x0cis_recording\x18\x05 \x01(\x08\x42\x06\n\x04\x62ody\"/\n\nFrameBatch\x12!\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x11.streamo.v1.Frame\"\xb1\x01\n\x05\x46rame\x12\x11\n\tframe_seq\x18\x01 \x01(\x04\x12\x15\n\rmedia_time_ms\x18\x02 \x01(\x03\x12\x16\n\x0e\x63\x61ptured_at_us\x18\x03 \x01(\x03\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\x12\'\n\x06\x66ormat\x18\x06 \x01(\x0e\x32\x17.streamo.v1.PixelFormat\x12\x0c\n\x04\x64\x61ta\x18\x07 \x01(\x0c\x12\x10\n\x08num_seen\x18\x08 \x01(\r\"|\n\x0cSourceStatus\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.streamo.v1.SourceState\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\r\n\x05\x61t_us\x18\x03 \x01(\x03\x12\x13\n\x0bretry_in_ms\x18\x04 \x01(\r\x12\x10\n\x08num_kept\x18\x05 \x01(\x04*Z\n\x0bPixelFormat\x12\x1c\n\x18PIXEL_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12PIXEL_FORMAT_RGB24\x10\x01\x12\x15\n\x11PIXEL_FORMAT_JPEG\x10\x02*\xee\x01\n\x0bSourceState\x12\x1c\n\x18SOURCE_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17SOURCE_STATE_CONNECTING\x10\x01\x12\x15\n\x11SOURCE_STATE_LIVE\x10\x02\x12\x1d\n\x19SOURCE_STATE_DISCONNECTED\x10\x03\x12\x16\n\x12SOURCE_STATE_ENDED\x10\x04\x12\x1c\n\x18SOURCE_STATE_AUTH_FAILED\x10\x05\x12\x1a\n\x16SOURCE_STATE_NOT_FOUND\x10\x06\x12\x1c\n\x18SOURCE_STATE_UNSUPPORTED\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'streamo.v1.frame_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PIXELFORMAT']._serialized_start=537
-  _globals['_PIXELFORMAT']._serialized_end=627
-  _globals['_SOURCESTATE']._serialized_start=630
-  _globals['_SOURCESTATE']._serialized_end=868
+  _globals['_PIXELFORMAT']._serialized_start=559
+  _globals['_PIXELFORMAT']._serialized_end=649
+  _globals['_SOURCESTATE']._serialized_start=652
+  _globals['_SOURCESTATE']._serialized_end=890
   _globals['_FRAMERECORD']._serialized_start=39
-  _globals['_FRAMERECORD']._serialized_end=180
-  _globals['_FRAMEBATCH']._serialized_start=182
-  _globals['_FRAMEBATCH']._serialized_end=229
-  _globals['_FRAME']._serialized_start=232
-  _globals['_FRAME']._serialized_end=409
-  _globals['_SOURCESTATUS']._serialized_start=411
-  _globals['_SOURCESTATUS']._serialized_end=535
+  _globals['_FRAMERECORD']._serialized_end=202
+  _globals['_FRAMEBATCH']._serialized_start=204
+  _globals['_FRAMEBATCH']._serialized_end=251
+  _globals['_FRAME']._serialized_start=254
+  _globals['_FRAME']._serialized_end=431
+  _globals['_SOURCESTATUS']._serialized_start=433
+  _globals['_SOURCESTATUS']._serialized_end=557
 # @@protoc_insertion_point(module_scope)

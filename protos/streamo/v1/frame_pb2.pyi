@@ -36,16 +36,18 @@ SOURCE_STATE_NOT_FOUND: SourceState
 SOURCE_STATE_UNSUPPORTED: SourceState
 
 class FrameRecord(_message.Message):
-    __slots__ = ("stream_id", "epoch", "frames", "status")
+    __slots__ = ("stream_id", "epoch", "frames", "status", "is_recording")
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     FRAMES_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    IS_RECORDING_FIELD_NUMBER: _ClassVar[int]
     stream_id: str
     epoch: int
     frames: FrameBatch
     status: SourceStatus
-    def __init__(self, stream_id: _Optional[str] = ..., epoch: _Optional[int] = ..., frames: _Optional[_Union[FrameBatch, _Mapping]] = ..., status: _Optional[_Union[SourceStatus, _Mapping]] = ...) -> None: ...
+    is_recording: bool
+    def __init__(self, stream_id: _Optional[str] = ..., epoch: _Optional[int] = ..., frames: _Optional[_Union[FrameBatch, _Mapping]] = ..., status: _Optional[_Union[SourceStatus, _Mapping]] = ..., is_recording: _Optional[bool] = ...) -> None: ...
 
 class FrameBatch(_message.Message):
     __slots__ = ("frames",)

@@ -26,7 +26,7 @@ from streamo.v1 import event_pb2 as streamo_dot_v1_dot_event__pb2
 from streamo.v1 import task_pb2 as streamo_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16streamo/v1/watch.proto\x12\nstreamo.v1\x1a\x16streamo/v1/event.proto\x1a\x15streamo/v1/task.proto\"\x97\x01\n\x05Watch\x12\x10\n\x08watch_id\x18\x01 \x01(\t\x12\x11\n\tstream_id\x18\x02 \x01(\t\x12\x1e\n\x04task\x18\x03 \x01(\x0e\x32\x10.streamo.v1.Task\x12\x13\n\x0binstruction\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x04\x12\x0c\n\x04once\x18\x06 \x01(\x08\x12\x15\n\rexpires_at_us\x18\x07 \x01(\x03\"D\n\x0f\x41\x64\x64WatchRequest\x12 \n\x05watch\x18\x01 \x01(\x0b\x32\x11.streamo.v1.Watch\x12\x0f\n\x07replace\x18\x02 \x01(\x08\"4\n\x10\x41\x64\x64WatchResponse\x12 \n\x05watch\x18\x01 \x01(\x0b\x32\x11.streamo.v1.Watch\"9\n\x12RemoveWatchRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x10\n\x08watch_id\x18\x02 \x01(\t\"\x15\n\x13RemoveWatchResponse\"\'\n\x12ListWatchesRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\"9\n\x13ListWatchesResponse\x12\"\n\x07watches\x18\x01 \x03(\x0b\x32\x11.streamo.v1.Watch\"D\n\nAskRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12\x11\n\ttimeout_s\x18\x03 \x01(\r\"0\n\x0b\x41skResponse\x12!\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x11.streamo.v1.Event2\xad\x02\n\x0cWatchService\x12\x45\n\x08\x41\x64\x64Watch\x12\x1b.streamo.v1.AddWatchRequest\x1a\x1c.streamo.v1.AddWatchResponse\x12N\n\x0bRemoveWatch\x12\x1e.streamo.v1.RemoveWatchRequest\x1a\x1f.streamo.v1.RemoveWatchResponse\x12N\n\x0bListWatches\x12\x1e.streamo.v1.ListWatchesRequest\x1a\x1f.streamo.v1.ListWatchesResponse\x12\x36\n\x03\x41sk\x12\x16.streamo.v1.AskRequest\x1a\x17.streamo.v1.AskResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16streamo/v1/watch.proto\x12\nstreamo.v1\x1a\x16streamo/v1/event.proto\x1a\x15streamo/v1/task.proto\"\xac\x01\n\x05Watch\x12\x10\n\x08watch_id\x18\x01 \x01(\t\x12\x11\n\tstream_id\x18\x02 \x01(\t\x12\x1e\n\x04task\x18\x03 \x01(\x0e\x32\x10.streamo.v1.Task\x12\x13\n\x0binstruction\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x04\x12\x0c\n\x04once\x18\x06 \x01(\x08\x12\x15\n\rexpires_at_us\x18\x07 \x01(\x03\x12\x13\n\x0bsensitivity\x18\x08 \x01(\x01\"D\n\x0f\x41\x64\x64WatchRequest\x12 \n\x05watch\x18\x01 \x01(\x0b\x32\x11.streamo.v1.Watch\x12\x0f\n\x07replace\x18\x02 \x01(\x08\"4\n\x10\x41\x64\x64WatchResponse\x12 \n\x05watch\x18\x01 \x01(\x0b\x32\x11.streamo.v1.Watch\"9\n\x12RemoveWatchRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x10\n\x08watch_id\x18\x02 \x01(\t\"\x15\n\x13RemoveWatchResponse\"\'\n\x12ListWatchesRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\"9\n\x13ListWatchesResponse\x12\"\n\x07watches\x18\x01 \x03(\x0b\x32\x11.streamo.v1.Watch\"D\n\nAskRequest\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12\x11\n\ttimeout_s\x18\x03 \x01(\r\"0\n\x0b\x41skResponse\x12!\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x11.streamo.v1.Event2\xad\x02\n\x0cWatchService\x12\x45\n\x08\x41\x64\x64Watch\x12\x1b.streamo.v1.AddWatchRequest\x1a\x1c.streamo.v1.AddWatchResponse\x12N\n\x0bRemoveWatch\x12\x1e.streamo.v1.RemoveWatchRequest\x1a\x1f.streamo.v1.RemoveWatchResponse\x12N\n\x0bListWatches\x12\x1e.streamo.v1.ListWatchesRequest\x1a\x1f.streamo.v1.ListWatchesResponse\x12\x36\n\x03\x41sk\x12\x16.streamo.v1.AskRequest\x1a\x17.streamo.v1.AskResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,23 +34,23 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'streamo.v1.watch_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WATCH']._serialized_start=86
-  _globals['_WATCH']._serialized_end=237
-  _globals['_ADDWATCHREQUEST']._serialized_start=239
-  _globals['_ADDWATCHREQUEST']._serialized_end=307
-  _globals['_ADDWATCHRESPONSE']._serialized_start=309
-  _globals['_ADDWATCHRESPONSE']._serialized_end=361
-  _globals['_REMOVEWATCHREQUEST']._serialized_start=363
-  _globals['_REMOVEWATCHREQUEST']._serialized_end=420
-  _globals['_REMOVEWATCHRESPONSE']._serialized_start=422
-  _globals['_REMOVEWATCHRESPONSE']._serialized_end=443
-  _globals['_LISTWATCHESREQUEST']._serialized_start=445
-  _globals['_LISTWATCHESREQUEST']._serialized_end=484
-  _globals['_LISTWATCHESRESPONSE']._serialized_start=486
-  _globals['_LISTWATCHESRESPONSE']._serialized_end=543
-  _globals['_ASKREQUEST']._serialized_start=545
-  _globals['_ASKREQUEST']._serialized_end=613
-  _globals['_ASKRESPONSE']._serialized_start=615
-  _globals['_ASKRESPONSE']._serialized_end=663
-  _globals['_WATCHSERVICE']._serialized_start=666
-  _globals['_WATCHSERVICE']._serialized_end=967
+  _globals['_WATCH']._serialized_end=258
+  _globals['_ADDWATCHREQUEST']._serialized_start=260
+  _globals['_ADDWATCHREQUEST']._serialized_end=328
+  _globals['_ADDWATCHRESPONSE']._serialized_start=330
+  _globals['_ADDWATCHRESPONSE']._serialized_end=382
+  _globals['_REMOVEWATCHREQUEST']._serialized_start=384
+  _globals['_REMOVEWATCHREQUEST']._serialized_end=441
+  _globals['_REMOVEWATCHRESPONSE']._serialized_start=443
+  _globals['_REMOVEWATCHRESPONSE']._serialized_end=464
+  _globals['_LISTWATCHESREQUEST']._serialized_start=466
+  _globals['_LISTWATCHESREQUEST']._serialized_end=505
+  _globals['_LISTWATCHESRESPONSE']._serialized_start=507
+  _globals['_LISTWATCHESRESPONSE']._serialized_end=564
+  _globals['_ASKREQUEST']._serialized_start=566
+  _globals['_ASKREQUEST']._serialized_end=634
+  _globals['_ASKRESPONSE']._serialized_start=636
+  _globals['_ASKRESPONSE']._serialized_end=684
+  _globals['_WATCHSERVICE']._serialized_start=687
+  _globals['_WATCHSERVICE']._serialized_end=988
 # @@protoc_insertion_point(module_scope)

@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Watch(_message.Message):
-    __slots__ = ("watch_id", "stream_id", "task", "instruction", "version", "once", "expires_at_us")
+    __slots__ = ("watch_id", "stream_id", "task", "instruction", "version", "once", "expires_at_us", "sensitivity")
     WATCH_ID_FIELD_NUMBER: _ClassVar[int]
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
@@ -17,6 +17,7 @@ class Watch(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ONCE_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_US_FIELD_NUMBER: _ClassVar[int]
+    SENSITIVITY_FIELD_NUMBER: _ClassVar[int]
     watch_id: str
     stream_id: str
     task: _task_pb2.Task
@@ -24,7 +25,8 @@ class Watch(_message.Message):
     version: int
     once: bool
     expires_at_us: int
-    def __init__(self, watch_id: _Optional[str] = ..., stream_id: _Optional[str] = ..., task: _Optional[_Union[_task_pb2.Task, str]] = ..., instruction: _Optional[str] = ..., version: _Optional[int] = ..., once: _Optional[bool] = ..., expires_at_us: _Optional[int] = ...) -> None: ...
+    sensitivity: float
+    def __init__(self, watch_id: _Optional[str] = ..., stream_id: _Optional[str] = ..., task: _Optional[_Union[_task_pb2.Task, str]] = ..., instruction: _Optional[str] = ..., version: _Optional[int] = ..., once: _Optional[bool] = ..., expires_at_us: _Optional[int] = ..., sensitivity: _Optional[float] = ...) -> None: ...
 
 class AddWatchRequest(_message.Message):
     __slots__ = ("watch", "replace")

@@ -93,6 +93,10 @@ def test_streams_and_watches_from_adding_to_removing(streamo) -> None:  # type: 
     assert again.output == added.output
     assert "Tell me when a car arrives." in streamo("watch", "list", "gate").output
 
+    keen = ("watch", "add", "gate", "cars", "Tell me when a car arrives.", "--task", "event")
+    streamo(*keen, "--sensitivity", "1.5", "--replace")
+    assert streamo("watch", "list", "gate").output.splitlines()[1].split()[-2] == "1.5"
+
     streamo("watch", "remove", "gate", "cars")
     assert "No watches yet" in streamo("watch", "list").output
     streamo("stream", "remove", "gate")

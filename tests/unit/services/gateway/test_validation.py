@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from services.gateway.validation import checked_ask_timeout_s, checked_stream, checked_watch
@@ -102,6 +104,15 @@ def test_a_wrong_stream_is_refused_by_field_and_without_its_secret(
     assert SECRET not in str(refused.value)
 
 
+@pytest.mark.parametrize("sensitivity", [-10.0, -0.3, 0.0, 10.0])
+def test_a_sensitivity_is_kept_as_it_is(sensitivity: float) -> None:
+    assert checked_watch(watch(sensitivity=sensitivity)).sensitivity == sensitivity
+
+
+def test_a_sensitivity_of_minus_zero_is_the_same_watch() -> None:
+    assert checked_watch(watch(sensitivity=-0.0)) == checked_watch(watch())
+
+
 def test_instructions_are_stripped() -> None:
     assert checked_watch(watch(instruction="  Say when.\n")).instruction == "Say when."
     assert checked_watch(watch(instruction="é" * 2000)).instruction == "é" * 2000
@@ -117,6 +128,10 @@ def test_instructions_are_stripped() -> None:
         ({"instruction": " \n\t"}, "watch.instruction"),
         ({"instruction": "a" * 2001}, "watch.instruction"),
         ({"instruction": "a\x00b"}, "watch.instruction"),
+        ({"sensitivity": 10.01}, "watch.sensitivity"),
+        ({"sensitivity": -11.0}, "watch.sensitivity"),
+        ({"sensitivity": math.inf}, "watch.sensitivity"),
+        ({"sensitivity": math.nan}, "watch.sensitivity"),
         ({"once": True}, "watch.once"),
         ({"expires_at_us": 1}, "watch.expires_at_us"),
     ],

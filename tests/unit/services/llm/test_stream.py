@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -22,7 +23,8 @@ GATE = "gate"
 class Gate:
     """A stream with frames a second apart."""
 
-    def __init__(self, source: str = "rtsp://gate/", **llm: object) -> None:
+    def __init__(self, source: str = "rtsp://gate/", is_recording: bool = False, **llm: object) -> None:
+        self.is_recording = is_recording
         self.world = World(**llm)
         self.version = self.world.add_stream(GATE, source)
         self.epoch = self.world.begin_epoch(GATE)
@@ -48,7 +50,14 @@ class Gate:
                 data=picture(state, steps, self.seq).tobytes(),
                 num_seen=4,
             )
-            self.send(FrameRecord(stream_id=GATE, epoch=self.epoch, frames=FrameBatch(frames=[frame])))
+            self.send(
+                FrameRecord(
+                    stream_id=GATE,
+                    epoch=self.epoch,
+                    frames=FrameBatch(frames=[frame]),
+                    is_recording=self.is_recording,
+                )
+            )
             self.seq += 1
 
     def status(self, state: SourceState, num_kept: int = 0) -> None:
@@ -75,6 +84,12 @@ def gaps(events: Sequence[Event]) -> list[tuple[str, int, int]]:
         for e in events
         if e.kind == EventKind.EVENT_KIND_GAP
     ]
+
+
+def deadlines_ms(gate: Gate) -> list[float]:
+    """Of every round of the only session since the takeover."""
+    (session,) = gate.world.engine.sessions.values()
+    return [round_input.deadline_ms for round_input in session.seen]
 
 
 def test_states_become_events():
@@ -273,6 +288,47 @@ def test_a_live_stream_that_is_late_jumps_to_its_newest_frame_with_one_gap():
     assert gaps(events) == [("LAG", 1, 3)]
     assert kinds(events) == ["STARTED", "GAP", "CLOSE"]
     assert (events[1].gap.from_ms, events[1].gap.to_ms, events[1].gap.num_frames) == (0, 3000, 3)
+
+
+@pytest.mark.parametrize(
+    ("source", "is_recording"), [("videos/gate.mp4", True), ("https://videos/gate.mp4", True)]
+)
+def test_a_recording_is_never_shed_nor_urgent_nor_lost(source: str, is_recording: bool):
+    gate = Gate(source, is_recording)
+    gate.watch()
+    gate.frames(STANDBY)
+    assert kinds(gate.finish()) == ["STARTED", "OPEN"]
+    gate.world.now_us += 3_600_000_000
+    assert len(gate.finish()) == 2
+    gate.frames(STANDBY, RESPONSE, RESPONSE)
+    gate.world.now_us += 3_600_000_000
+    assert kinds(gate.finish()) == ["STARTED", "OPEN", "CLOSE", "CLOSE"]
+    assert deadlines_ms(gate) == [math.inf] * 4
+
+
+def test_a_live_stream_over_http_is_live():
+    gate = Gate("http://gate/mjpeg")
+    gate.watch()
+    gate.frames(STANDBY)
+    gate.finish()
+    gate.world.now_us += 31_000_000
+    assert reasons(gate.finish()) == ["SOURCE_LOST"]
+
+
+def test_the_engine_is_told_what_a_round_is_worth():
+    gate = Gate(decision_target_ms=250.0)
+    gate.watch(sensitivity=1.5)
+    at_ms = gate.world.now_us / 1000
+    gate.frames(SILENCE)
+    gate.world.now_us += 2_000_000
+    gate.frames(SILENCE)
+    gate.finish()
+    assert deadlines_ms(gate) == [at_ms + 250, at_ms + 2250]
+    (session,) = gate.world.engine.sessions.values()
+    assert (session.stream_id, session.sensitivity) == (GATE, 1.5)
+    gate.world.take_over()
+    (session,) = gate.world.engine.sessions.values()
+    assert (session.stream_id, session.sensitivity, len(session.past)) == (GATE, 1.5, 2)
 
 
 def test_a_file_is_never_shed():
