@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from chats import hf_inputs, hf_pixels, make_chat, our_logits, random_frames, random_grids
 from safetensors.torch import load_file, save_file
 from transformers import AttentionInterface, AutoModelForImageTextToText
 
+from models.vlm import vision_tower
 from models.vlm.model import LanguageModel, VisionEncoder
 from models.vlm.pixels import PixelFormat
+from tests.support.tiny_chats import hf_inputs, hf_pixels, make_chat, our_logits, random_frames, random_grids
 from tests.support.tiny_models import FAMILY_NAMES, FamilyName, write_tiny_model
 
 MIXED = [(3, 4), (4, 5), (1, 1), (3, 4), (1, 5)]
@@ -90,6 +91,29 @@ def test_shards_and_both_kinds_of_head_are_read(
     with torch.no_grad():
         expected = hf_model(**hf_inputs(tmp_path, chat)).logits[0]
     torch.testing.assert_close(our_logits(encoder, language, chat), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_each_half_reads_only_its_own_shards(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path, "qwen3_vl", max_shard_size="60KB")
+    weight_map = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]
+    of_tower = {file for name, file in weight_map.items() if name.startswith("model.visual.")}
+    (tmp_path / sorted(set(weight_map.values()) - of_tower)[0]).unlink()
+    VisionEncoder.load(tmp_path)
+    with pytest.raises(ValueError, match=r"lacks model-.*\.safetensors"):
+        LanguageModel.load(tmp_path)
+
+
+def test_a_tower_can_be_trained_after_it_served(hf_model: Any) -> None:
+    """What is kept for a batch of frame sizes is made by whoever asks first."""
+    tower, grids = hf_model.model.visual, ((2, 6), (4, 2))
+    config = tower.config
+    patches = torch.randn(20, 3 * config.patch_size**2)
+    with torch.inference_mode():
+        served = vision_tower.visual_tokens(tower, patches, grids)
+    trained = vision_tower.visual_tokens(tower, patches, grids)
+    (gradient,) = torch.autograd.grad(trained.square().sum(), [tower.blocks[0].attn.qkv.weight])
+    assert torch.equal(trained, served)
+    assert gradient.abs().sum() > 0
 
 
 def test_a_frame_is_blind_to_its_batch_mates(model_dir: Path) -> None:
