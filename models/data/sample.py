@@ -24,6 +24,10 @@ class Sample:
     frames: uint8 [T, H, W, 3] at the budget size; rounds: T of them, in time order.
     truth: int64 [T, K], what is to be seen in each frame, for the auxiliary head; truth_sizes: number of
     classes of each of the K columns.
+    first_live: the first round after the instruction was given; the ones before are past, silent and not learnt.
+    since: per round the index of the earliest round that its reply names (the beginning of a span); empty where
+    every reply rests on its own round. held_out: what the training set never shows of this: layout, combination,
+    instruction.
     """
 
     task: str
@@ -33,3 +37,6 @@ class Sample:
     truth: np.ndarray
     truth_sizes: tuple[int, ...]
     source: str
+    first_live: int = 0
+    since: tuple[int, ...] = ()
+    held_out: tuple[str, ...] = ()

@@ -1,0 +1,79 @@
+"""What is to be seen in one frame, as classes that a reading head can be trained on."""
+
+from models.data.place.act import COLOURS, LIGHTS
+from models.data.place.layout import PERSON_WIDTH, PLACE_HEIGHT, PLACE_WIDTH, Layout
+from models.data.place.view import Car, Person, View
+
+CELL_ROWS, CELL_COLS = 4, 5
+_CELL_WIDTH, _CELL_HEIGHT = PLACE_WIDTH / CELL_COLS, PLACE_HEIGHT / CELL_ROWS
+MAX_PEOPLE = 4
+# Less of a thing than this, in square units, is not said to be in a cell.
+_MIN_AREA = 48.0
+# Of a cell: nothing, a person of each colour, a car of each colour; the one with most of it in the cell.
+_CELL_CLASSES = 1 + 2 * len(COLOURS)
+
+# Name -> number of classes. Each can be told from its frame alone.
+TRUTH_COLUMNS: dict[str, int] = {
+    **{f"cell_{row}_{col}": _CELL_CLASSES for row in range(CELL_ROWS) for col in range(CELL_COLS)},
+    "num_people": MAX_PEOPLE + 1,
+    # Nobody, or who it is, by colour.
+    "at_house": 1 + len(COLOURS),
+    "at_gate": 1 + len(COLOURS),
+    "parked_car": 1 + len(COLOURS),
+    # None, to the left, to the right.
+    "yard_heading": 3,
+    "road_heading": 3,
+    "carrying": 2,
+    "parcel": 2,
+    **{f"light_{place}": 2 for place in LIGHTS},
+    "door_open": 2,
+}
+TRUTH_SIZES = tuple(TRUTH_COLUMNS.values())
+
+
+def truth_of(view: View, layout: Layout) -> tuple[int, ...]:
+    """One class per column of TRUTH_COLUMNS."""
+    cells = [0] * (CELL_ROWS * CELL_COLS)
+    areas = [_MIN_AREA] * len(cells)
+    things: tuple[Person | Car, ...] = (*view.people, *view.cars)
+    for thing in things:
+        number = 1 + COLOURS.index(thing.colour) + (len(COLOURS) if isinstance(thing, Car) else 0)
+        for cell, area in _covered(thing, layout):
+            if area >= areas[cell]:
+                cells[cell], areas[cell] = number, area
+    yard = next((car.heading for car in view.cars if car.heading and car.y < PLACE_HEIGHT - 10), 0)
+    road = next((car.heading for car in view.cars if car.heading and car.y >= PLACE_HEIGHT - 10), 0)
+    return (
+        *cells,
+        min(len(view.people), MAX_PEOPLE),
+        *(_colour_class(colour) for colour in view.standing),
+        _colour_class(view.car_at_gate),
+        yard % 3,
+        road % 3,
+        int(any(person.carrying for person in view.people)),
+        int(view.parcel),
+        *(int(is_on) for is_on in view.lights),
+        int(view.door_open),
+    )
+
+
+def _covered(thing: Person | Car, layout: Layout) -> list[tuple[int, float]]:
+    """Cells that the thing's box reaches into, and how much of each it takes."""
+    if isinstance(thing, Car):
+        width, height = layout.car_length, layout.car_height
+    else:
+        width, height = float(PERSON_WIDTH), layout.person_height
+    left, right = max(0.0, thing.x - width / 2), min(float(PLACE_WIDTH), thing.x + width / 2)
+    top, bottom = max(0.0, thing.y - height), min(float(PLACE_HEIGHT), thing.y)
+    covered = []
+    for row in range(int(top // _CELL_HEIGHT), CELL_ROWS):
+        tall = min(bottom, (row + 1) * _CELL_HEIGHT) - max(top, row * _CELL_HEIGHT)
+        for col in range(int(left // _CELL_WIDTH), CELL_COLS):
+            wide = min(right, (col + 1) * _CELL_WIDTH) - max(left, col * _CELL_WIDTH)
+            if tall > 0 and wide > 0:
+                covered.append((row * CELL_COLS + col, tall * wide))
+    return covered
+
+
+def _colour_class(colour: str) -> int:
+    return 1 + COLOURS.index(colour) if colour else 0

@@ -1,0 +1,97 @@
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.data.place.balance import balances, table
+from models.data.place.clip import MAX_SPAN_ROUNDS, draw_clip
+from models.data.place.contact_sheet import main
+from models.data.place.instruction import find_query, wordings
+from models.data.place.query import TASKS
+from models.data.place.simulated import make_sample
+from models.data.place.split import HELD_OUT_COMBINATIONS, SPLITS
+from models.data.place.truth import TRUTH_COLUMNS, TRUTH_SIZES
+from models.vlm.frame_sampler import SamplerConfig
+from models.vlm.state import State
+
+
+def test_sample_is_deterministic_and_differs_between_splits():
+    first, again = make_sample(4, "train"), make_sample(4, "train")
+    assert first.instruction == again.instruction and first.rounds == again.rounds
+    assert np.array_equal(first.frames, again.frames) and np.array_equal(first.truth, again.truth)
+    clips = [make_sample(4, split).frames.tobytes() for split in SPLITS]
+    assert len(set(clips)) == len(SPLITS)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_sample_is_well_formed(task):
+    for seed in range(8):
+        sample = make_sample(seed, "test", num_frames=12, task=task)
+        assert sample.task == task
+        find_query(task, sample.instruction)
+        assert sample.frames.shape == (12, 112, 140, 3) and sample.frames.dtype == np.uint8
+        assert len(sample.rounds) == len(sample.since) == 12 and 0 <= sample.first_live < 12
+        assert sample.truth.shape == (12, len(TRUTH_COLUMNS)) and sample.truth_sizes == TRUTH_SIZES
+        assert (sample.truth >= 0).all() and (sample.truth < np.array(TRUTH_SIZES)).all()
+        assert all(a.end_ms == b.start_ms for a, b in itertools.pairwise(sample.rounds))
+
+
+def test_sample_of_another_size_sampler_and_calm():
+    assert make_sample(1, "test", 3, budget_hw=(56, 84)).frames.shape == (3, 56, 84, 3)
+    clip = draw_clip(2, "test", 20, sampler=SamplerConfig(min_fps=0.5, max_fps=0.5), start_ms=7000)
+    assert clip.times_ms == tuple(range(7000, 7000 + 20 * 2000, 2000))
+    quiet = draw_clip(2, "test", 200, "narration", calm=float("inf"))
+    assert not quiet.golds and not quiet.script.told_acts
+    for arguments, field in (((1, "test", 0), "num_frames"), ((1, "test", 5, "poetry"), "task")):
+        with pytest.raises(ValueError, match=field):
+            draw_clip(*arguments)
+
+
+def test_frames_are_kept_faster_while_something_moves():
+    rates = set()
+    for seed in range(12):
+        clip = draw_clip(seed, "train", 30, sampler=SamplerConfig(min_fps=0.5, max_fps=2.0), calm=1.5)
+        intervals = np.diff(clip.times_ms)
+        assert intervals.min() >= 500 and intervals.max() <= 2000
+        rates |= {int(interval) for interval in intervals}
+    assert {500, 2000} <= rates
+
+
+def test_what_a_split_shows_and_asks():
+    """Balance, hold-outs and reach over many clips of training and test."""
+    for split in ("train", "test"):
+        clips = [draw_clip(seed, split, 32) for seed in range(90)]
+        every = balances(clips)["all"]
+        assert {clip.task for clip in clips} == set(TASKS)
+        assert 0.65 < every.states[State.SILENCE] / every.rounds < 0.9
+        assert every.states[State.STANDBY] / every.rounds > 0.05
+        assert 0.08 < every.negatives / every.clips < 0.35
+        assert 0.25 < every.late / every.clips < 0.55
+        assert every.backward and every.joint
+        assert max(clip.times_ms[-1] for clip in clips) > 3_600_000
+        for clip in clips:
+            assert all(index - since <= MAX_SPAN_ROUNDS for index, since in enumerate(clip.since))
+            texts = wordings(clip.query)
+            assert (clip.instruction in texts.held_out) == ("instruction" in clip.held_out)
+            if split == "train":
+                assert not clip.held_out
+                told = {(gold.slots.kind, gold.slots.colour) for gold in clip.golds}
+                assert not told & HELD_OUT_COMBINATIONS and not clip.query.held_out
+        if split == "test":
+            assert all(every.held_out[name] > 5 for name in ("layout", "combination", "instruction"))
+        assert table(balances(clips)).count("\n") == 2 + len(TASKS)
+
+
+def test_clip_begins_where_nothing_has_only_just_begun():
+    for seed in range(40):
+        clip = draw_clip(seed, "train", 16)
+        begin_ms = clip.times_ms[0]
+        assert all(not act.start_ms <= begin_ms < act.telling_ms for act in clip.script.told_acts)
+
+
+def test_contact_sheet_is_a_picture(tmp_path):
+    path = tmp_path / "sheet.png"
+    main([str(path), "--seed", "5", "--frames", "7"])
+    with Image.open(path) as sheet:
+        assert sheet.width > 800 and sheet.height > 200
