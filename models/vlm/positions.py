@@ -1,4 +1,4 @@
-"""The 3-axis positions (time, height, width) that Qwen2.5-VL's rotary embedding reads, in closed form."""
+"""The 3-axis positions (time, height, width) that the rotary embedding of both families reads, in closed form."""
 
 from __future__ import annotations
 

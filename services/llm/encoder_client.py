@@ -17,7 +17,7 @@ from services.shared.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-# pixels uint8 [height, width, 3] and a trace carrier to visual tokens float32 [n, hidden]
+# pixels uint8 [height, width, 3] and a trace carrier to visual tokens float32 [n, visual_size]
 Encode = Callable[[np.ndarray, dict[str, str]], Awaitable[np.ndarray]]
 
 _RETRY_MIN_S, _RETRY_MAX_S = 0.05, 1.0
@@ -39,7 +39,7 @@ class EncoderClient:
         self._thread.start()
 
     def submit(self, pixels: np.ndarray, context: Context) -> Future[torch.Tensor]:
-        """Visual tokens [n, hidden], float32, in host memory."""
+        """Visual tokens [n, visual_size], float32, in host memory."""
         carrier: dict[str, str] = {}
         propagate.inject(carrier, context)
         return asyncio.run_coroutine_threadsafe(self._call(pixels, carrier), self._loop)

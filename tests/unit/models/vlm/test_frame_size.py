@@ -11,7 +11,14 @@ from models.vlm.frame_size import FrameBudget
 TINY = FrameBudget(min_pixels=28 * 28, max_pixels=112 * 84)
 
 
-@pytest.mark.parametrize("budget", [TINY, FrameBudget(min_pixels=3136, max_pixels=100_352)])
+@pytest.mark.parametrize(
+    "budget",
+    [
+        TINY,
+        FrameBudget(min_pixels=3136, max_pixels=100_352),
+        FrameBudget(min_pixels=4096, max_pixels=131_072, patch_size=16),  # Qwen3-VL's
+    ],
+)
 @given(height=st.integers(1, 3000), width=st.integers(1, 3000))
 def test_fit_is_the_processors_resize_within_the_budget(budget: FrameBudget, height: int, width: int) -> None:
     try:
@@ -19,8 +26,8 @@ def test_fit_is_the_processors_resize_within_the_budget(budget: FrameBudget, hei
     except ValueError:
         assert max(height, width) > 10 * min(height, width)  # only the absurdly thin are refused
         return
-    assert fitted == smart_resize(height, width, 28, budget.min_pixels, budget.max_pixels)
-    assert fitted[0] % 28 == 0 and fitted[1] % 28 == 0
+    assert fitted == smart_resize(height, width, budget.unit, budget.min_pixels, budget.max_pixels)
+    assert fitted[0] % budget.unit == 0 and fitted[1] % budget.unit == 0
     assert fitted[0] * fitted[1] <= budget.max_pixels
     assert budget.fit(*fitted) == fitted  # the simulator and the ingest may fit twice
 
