@@ -18,6 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from services.cli.curate_command import curate
 from services.shared.errors import InvalidInput
 
 if TYPE_CHECKING:  # the formats need pydantic's and PyAV's import, which other commands need not wait for
@@ -160,6 +161,9 @@ def check(
         _show(statistics)
     if statistics.num_broken:
         raise typer.Exit(1)
+
+
+app.command()(curate)
 
 
 def _show(statistics: "DataStatistics") -> None:

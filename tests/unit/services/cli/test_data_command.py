@@ -1,10 +1,13 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from services.cli.main import main
+from tests.support.noisy_teacher import Noise, NoisyTeacher, make_clip
+from tests.support.stub_endpoint import Answer, StubEndpoint
 from tests.support.video import write_video
 
 
@@ -78,3 +81,44 @@ def test_what_is_no_file_of_samples_is_told_in_one_line(
         assert run(*arguments, monkeypatch=monkeypatch) == 1
         said = capsys.readouterr().err.strip()
         assert said.startswith("Error: ") and said.count("\n") == 0
+
+
+def test_curate_by_its_example(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("curate", monkeypatch=monkeypatch) == 1
+    assert "--example" in capsys.readouterr().err
+    assert run("curate", "--example", monkeypatch=monkeypatch) == 0
+    example = capsys.readouterr().out
+    clips = [make_clip(tmp_path / "videos", seed, 20, size=(84, 112)) for seed in range(2)]
+    noisy = NoisyTeacher(clips, Noise(0.1))
+    is_ill = True
+    config = tmp_path / "curate.toml"
+
+    def answer(body: dict[str, Any]) -> Answer:
+        return Answer(status=400, payload=b"ill") if is_ill else Answer(noisy.reply(body))
+
+    with StubEndpoint(answer) as stub:
+        settings = example.replace("http://127.0.0.1:8000/v1", stub.base_url)
+        settings = settings.replace('# key_variable = ""', 'key_variable = "THE_KEY"')
+        config.write_text(settings.replace("# tasks = [", 'tasks = ["event", "qa"]\n# ['))
+        assert run("curate", config, monkeypatch=monkeypatch) == 1
+        assert "THE_KEY" in capsys.readouterr().err and stub.num_requests == 0
+
+        monkeypatch.setenv("THE_KEY", "sk-secret")
+        assert run("curate", config, monkeypatch=monkeypatch) == 1
+        said = capsys.readouterr()
+        assert "4 undone" in said.err and "same command goes on" in said.err
+        is_ill = False
+        assert run("curate", config, monkeypatch=monkeypatch) == 0
+        said = capsys.readouterr()
+        assert set(stub.keys_seen) == {"Bearer sk-secret"}
+    assert "train" in said.out and "manifest.json" in said.out
+    everything = said.out + said.err + "".join(p.read_text() for p in (tmp_path / "curated").glob("*.json*"))
+    assert "sk-secret" not in everything
+    curated = tmp_path / "curated"
+    assert run("check", curated / "train.json", "--video-root", curated, monkeypatch=monkeypatch) == 0
+
+    config.write_text(settings.replace("[clips]", "[clips]\nspeed = 1"))
+    assert run("curate", config, monkeypatch=monkeypatch) == 1
+    assert "clips.speed" in capsys.readouterr().err

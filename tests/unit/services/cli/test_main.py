@@ -27,6 +27,7 @@ COMMANDS = [
     ["simulate"],
     ["data", "convert"],
     ["data", "check"],
+    ["data", "curate"],
 ]
 
 

@@ -1,0 +1,186 @@
+"""One clip through the teacher and the filters, task by task."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from models.data.curation import filters
+from models.data.curation.annotator import Annotator
+from models.data.curation.claims import Claim, Question, Verdict
+from models.data.curation.clip import Clip, clip_frames
+from models.data.curation.config import CurationConfig
+from models.data.curation.sample_maker import SampleMaker
+from models.data.curation.teacher import Teacher, TeacherSilent, UnreadableReply
+from models.data.raw_sample import RawSample
+
+
+@dataclass
+class ClipResult:
+    """samples, and how many lists were not worth one, by task and reason. undone: reasons by task for which the teacher
+    gave no reply; another run may."""
+
+    clip: Clip
+    verdicts: list[Verdict] = field(default_factory=list)
+    samples: list[RawSample] = field(default_factory=list)
+    rejected_samples: Counter[tuple[str, str]] = field(default_factory=Counter)
+    undone: dict[str, str] = field(default_factory=dict)
+
+    def claims(self, task: str) -> list[Claim]:
+        """Everything claimed for a task, kept or not."""
+        return [v.claimed for v in self.verdicts if v.task == task and isinstance(v.claimed, Claim)]
+
+    def kept(self, task: str) -> list[Claim]:
+        return [v.kept for v in self.verdicts if v.task == task and isinstance(v.kept, Claim)]
+
+
+class ClipAnnotation:
+    """Annotates one clip. CurationStopped goes through; what the teacher owes is in the result's `undone`."""
+
+    def __init__(self, clip: Clip, teacher: Teacher, config: CurationConfig) -> None:
+        frames = clip_frames(clip.path, config.clips.teacher_fps, config.clips.teacher_max_side)
+        self._clip = clip
+        self._config = config
+        self._annotator = Annotator(teacher, frames)
+        self._maker = SampleMaker(clip, config.seed)
+        self.result = ClipResult(clip)
+
+    def run(self) -> ClipResult:
+        """All tasks of the config. Grounding rests on the events, which are looked for with it."""
+        tasks: dict[str, Callable[[], None]] = {
+            "narration": self._narration,
+            "action": lambda: self._captions("action", self._annotator.actions),
+            "event": lambda: self._captions("event", self._annotator.events),
+            "grounding": self._grounding,
+            "qa": self._qa,
+        }
+        for task, annotate in tasks.items():
+            needed = task in self._config.tasks or (task == "event" and "grounding" in self._config.tasks)
+            if needed:
+                self._attempt(task, annotate)
+        return self.result
+
+    def negatives(self, captions: Sequence[str], num_wanted: int) -> None:
+        """Grounding questions about what, by every look, does not happen here."""
+        self._attempt("negative", lambda: self._negatives(captions, num_wanted))
+
+    def _attempt(self, task: str, annotate: Callable[[], None]) -> None:
+        try:
+            annotate()
+        except TeacherSilent as error:
+            self.result.undone[task] = str(error)
+        except UnreadableReply:
+            self.result.rejected_samples[task, filters.UNREADABLE] += 1
+
+    def _captions(self, task: str, ask: Callable[[], list[Claim]]) -> None:
+        kept = self._confirmed(task, ask())
+        if task in self._config.tasks:
+            self._keep_list(task, kept, lambda: self._maker.captions(task, kept))
+
+    def _narration(self) -> None:
+        kept = self._confirmed("narration", self._annotator.narration())
+        self._keep_list("narration", kept, lambda: self._maker.narration(kept))
+
+    def _confirmed(self, task: str, claims: list[Claim]) -> list[Claim]:
+        kept = []
+        for claim, reason in filters.sound(claims, self._clip.duration_s):
+            if reason:
+                self._judge(task, claim, None, reason)
+            elif agreed := self._confirm(task, claim, claim.text):
+                kept.append(agreed)
+        return kept
+
+    def _confirm(self, task: str, claim: Claim, text: str, unique: bool = False) -> Claim | None:
+        try:
+            agreed, reason, looks = filters.confirm(
+                claim, lambda look: self._annotator.spans(text, look), self._config.filters, unique=unique
+            )
+        except UnreadableReply:
+            agreed, reason, looks = None, filters.UNREADABLE, ()
+        self._judge(task, claim, agreed, reason, looks)
+        return agreed
+
+    def _keep_list(self, task: str, kept: list[Claim], make: Callable[[], RawSample]) -> None:
+        """A list with too many holes would teach silence where something happens."""
+        num_claimed = len(self.result.claims(task))
+        if not num_claimed:
+            return
+        if filters.enough_kept(len(kept), num_claimed, self._config.filters):
+            self.result.samples.append(make())
+        else:
+            self.result.rejected_samples[task, filters.TOO_FEW_KEPT] += 1
+
+    def _grounding(self) -> None:
+        for claim in self.result.kept("event"):
+            try:
+                query = self._annotator.grounding_query(claim.text)
+            except UnreadableReply:
+                self._judge("grounding", claim, None, filters.UNREADABLE)
+                continue
+            if agreed := self._confirm("grounding", Claim(query, *claim.span), query, unique=True):
+                self.result.samples.append(self._maker.grounding(query, agreed))
+
+    def _negatives(self, captions: Sequence[str], num_wanted: int) -> None:
+        num_made = 0
+        for caption in captions:
+            if num_made == num_wanted:
+                return
+            looks = tuple(self._annotator.spans(caption, look) for look in range(self._config.filters.votes))
+            query = self._annotator.grounding_query(caption)
+            nowhere = Claim(query, 0.0, 0.0)
+            if any(looks):
+                self._judge("negative", nowhere, None, filters.HAPPENS, looks)
+            else:
+                self._judge("negative", nowhere, nowhere, "", looks)
+                self.result.samples.append(self._maker.grounding(query, None))
+                num_made += 1
+
+    def _qa(self) -> None:
+        for asked in self._annotator.questions():
+            question, reason = filters.sound_question(asked, self._clip.duration_s)
+            chosen: tuple[str, ...] = ()
+            if not reason:
+                try:
+                    reason, chosen = self._confirm_question(question)
+                except UnreadableReply:
+                    reason = filters.UNREADABLE
+            self._judge("qa", question, None if reason else question, reason, chosen)
+            if not reason:
+                self.result.samples.append(self._maker.qa(question))
+
+    def _confirm_question(self, question: Question) -> tuple[str, tuple[str, ...]]:
+        return filters.confirm_question(
+            question,
+            lambda at_s, look: self._annotator.choice(question, at_s, look),
+            self._clip.duration_s,
+            self._config.filters,
+        )
+
+    def _judge(
+        self,
+        task: str,
+        claimed: Claim | Question,
+        kept: Claim | Question | None,
+        reason: str,
+        looks: tuple[object, ...] = (),
+    ) -> None:
+        self.result.verdicts.append(Verdict(self._clip.key, task, claimed, kept, reason, looks))
+
+
+def foreign_captions(
+    result: ClipResult, others: Sequence[ClipResult], seed: int, num_wanted: int
+) -> list[str]:
+    """Captions kept for other clips and unlike anything claimed for this one, in an order of this clip's own; twice as
+    many as are wanted, for some may happen here after all."""
+    mine = [filters.words(claim.text) for claim in result.claims("event")]
+    captions = sorted(
+        {
+            claim.text
+            for other in others
+            if other.clip.key != result.clip.key
+            for claim in other.kept("event")
+            if filters.words(claim.text) not in mine
+        }
+    )
+    random.Random(f"{seed}/{result.clip.key}").shuffle(captions)
+    return captions[: 2 * num_wanted]

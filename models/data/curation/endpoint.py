@@ -1,0 +1,129 @@
+"""One exchange with an OpenAI-compatible endpoint, over in a given time whatever the other side does."""
+
+import http.client
+import json
+import socket
+import threading
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+
+_MAX_REPLY_BYTES = 16 * 1024 * 1024
+_SHOWN_CHARS = 200
+
+
+class EndpointError(Exception):
+    """An exchange that brought no reply. `status` is HTTP's, 0 where there was none; `retry_after_s` what the endpoint
+    asked for. The text never holds the key."""
+
+    def __init__(self, text: str, status: int = 0, retry_after_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.status in (0, 408, 409, 425, 429) or self.status >= 500
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Token counts are None where the endpoint does not tell them."""
+
+    text: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+
+
+class Endpoint:
+    """Safe for many threads: every exchange has a connection of its own.
+
+    The environment's proxy settings apply. `base_url` is what stands before `/chat/completions`.
+    """
+
+    def __init__(self, base_url: str, key: str = "", deadline_s: float = 120.0) -> None:
+        self._url = urllib.parse.urlsplit(base_url.rstrip("/") + "/chat/completions")
+        if self._url.scheme not in ("http", "https") or not self._url.hostname:
+            raise ValueError(f"base_url {base_url!r}: must be http(s)://HOST[:PORT][/PATH]")
+        self._key = key
+        self._deadline_s = deadline_s
+
+    def chat(self, body: dict[str, Any]) -> Reply:
+        """The first choice of a chat completion. EndpointError for anything else."""
+        status, headers, payload = self._post(json.dumps(body).encode())
+        if status != 200:
+            text = self._without_key(payload.decode("utf-8", "replace"))
+            raise EndpointError(
+                f"{self._url.netloc} answered {status}: {' '.join(text.split())[:_SHOWN_CHARS]}",
+                status,
+                _seconds(headers.get("retry-after", "")),
+            )
+        try:
+            answer = json.loads(payload)
+            text = answer["choices"][0]["message"]["content"]
+            usage = answer.get("usage") or {}
+            return Reply(str(text or ""), usage.get("prompt_tokens"), usage.get("completion_tokens"))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise EndpointError(
+                f"{self._url.netloc} answered no chat completion ({type(error).__name__})"
+            ) from error
+
+    def _post(self, body: bytes) -> tuple[int, Any, bytes]:
+        connection = self._connection()
+        is_over = threading.Event()
+        # A socket's own timeout begins anew with every byte that comes; this one does not.
+        watchdog = threading.Timer(self._deadline_s, _cut, (connection, is_over))
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            headers = {"Content-Type": "application/json", "Accept": "application/json"}
+            if self._key:
+                headers["Authorization"] = f"Bearer {self._key}"
+            connection.request("POST", self._url.path, body, headers)
+            response = connection.getresponse()
+            payload = response.read(_MAX_REPLY_BYTES)
+            if is_over.is_set():
+                raise TimeoutError
+            return response.status, response.headers, payload
+        except (OSError, http.client.HTTPException) as error:
+            if is_over.is_set() or isinstance(error, TimeoutError):
+                raise EndpointError(f"{self._url.netloc} gave no answer in {self._deadline_s:g} s") from None
+            reason = self._without_key(str(error)) or type(error).__name__
+            raise EndpointError(f"{self._url.netloc}: {reason}") from None
+        finally:
+            watchdog.cancel()
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        host, port = str(self._url.hostname), self._url.port
+        make = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
+        proxy = (
+            "" if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(self._url.scheme, "")
+        )
+        if not proxy:
+            return make(host, port, timeout=self._deadline_s)
+        via = urllib.parse.urlsplit(proxy if "//" in proxy else f"//{proxy}")
+        connection = make(str(via.hostname), via.port, timeout=self._deadline_s)
+        connection.set_tunnel(host, port)
+        return connection
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
+
+
+def _cut(connection: http.client.HTTPConnection, is_over: threading.Event) -> None:
+    is_over.set()
+    if connection.sock is not None:
+        try:
+            connection.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is closed already
+
+
+def _seconds(text: str) -> float:
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        return 0.0
