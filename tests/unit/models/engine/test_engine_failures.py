@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from engine_support import INSTRUCTIONS, assert_same, forced, make_rounds, run_all
+from engine_support import INSTRUCTIONS, assert_same, forced, make_model, make_rounds, run_all
 from engine_support import Outcome as Out
 
 from models.engine.attention import AttentionStep, SdpaAttention
@@ -26,6 +26,12 @@ from models.vlm.state import State
 CONFIG = EngineConfig(
     max_sessions=4, max_kv_tokens=8192, max_batch_tokens=128, max_frame_tokens=10, window_rounds=4
 )
+
+
+@pytest.fixture(scope="module")
+def model() -> LanguageModel:
+    """None of this depends on the family."""
+    return make_model()
 
 
 class FailingAttention(SdpaAttention):

@@ -1,5 +1,6 @@
 """Replies: decoded token by token beside the others' rounds, bounded, and the same when they are replayed."""
 
+import pytest
 import torch
 from engine_support import (
     INSTRUCTIONS,
@@ -19,6 +20,12 @@ from models.vlm.model import LanguageModel
 from models.vlm.state import State
 
 CONFIG = EngineConfig(max_sessions=8, max_kv_tokens=16_384, max_batch_tokens=512, max_frame_tokens=10)
+
+
+@pytest.fixture(scope="module")
+def model() -> LanguageModel:
+    """None of this depends on the family."""
+    return make_model()
 
 
 def outcomes_of(model: LanguageModel, rounds: list, config: EngineConfig = CONFIG) -> list[Outcome]:

@@ -2,51 +2,101 @@
 same keys.
 """
 
-import random
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from engine_support import INSTRUCTIONS, Oracle, Outcome, assert_same, forced, make_rounds, run_all
+from engine_oracle import Oracle
+from engine_support import (
+    INSTRUCTIONS,
+    Outcome,
+    Plan,
+    assert_same,
+    forced,
+    make_rounds,
+    run_all,
+    run_plans,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.engine.config import EngineConfig
+from models.engine.config import MAX_MEDIA_TIME_MS, EngineConfig
 from models.engine.engine import Engine
 from models.engine.rotary import shift_keys
 from models.vlm.model import LanguageModel
 from models.vlm.state import State
 
 
-def engine_of(model: LanguageModel, window_rounds: int, **changes: int) -> Engine:
+def engine_of(model: LanguageModel, window_rounds: int, **changes: Any) -> Engine:
     values = {"max_sessions": 8, "max_kv_tokens": 16_384, "max_batch_tokens": 128, "max_frame_tokens": 10}
     return Engine(model, EngineConfig(**{**values, "window_rounds": window_rounds, **changes}))
 
 
-def oracle_outcomes(
-    model: LanguageModel, instruction: str, rounds: list, window_rounds: int, first_position: int = 0
-) -> list[Outcome]:
-    oracle = Oracle(model, instruction, window_rounds, first_position)
-    return [oracle.round(one) for one in rounds]
+def least_window_tokens(model: LanguageModel) -> int:
+    """What holds one round at its longest, whatever the instruction."""
+    dialogue = model.dialogue
+    head = dialogue.round_head(MAX_MEDIA_TIME_MS - 100, MAX_MEDIA_TIME_MS, 10)
+    pinned = max(len(dialogue.pinned_prefix(instruction)) for instruction in INSTRUCTIONS)
+    return pinned + len(head) + 1 + model.config.max_reply_tokens + len(dialogue.round_tail)
 
 
-@pytest.mark.parametrize(
-    ("window_rounds", "num_rounds", "first_position"),
-    [(1, 12, 0), (2, 12, 10**7), (6, 24, 0), (6, 24, 10**7), (4, 300, 0), (3, 40, 10**9)],
-)
-def test_a_long_session_equals_the_oracle(
-    model: LanguageModel, window_rounds: int, num_rounds: int, first_position: int
+def check_long_session(
+    model: LanguageModel, num_rounds: int, window_rounds: int, first_position: int, **window: Any
 ) -> None:
     rounds = make_rounds(model, window_rounds, num_rounds)
-    engine = engine_of(model, window_rounds)
+    engine = engine_of(model, window_rounds, **window)
     engine.open("gate", INSTRUCTIONS[0], first_position=first_position)
-    found = run_all(engine, {"gate": rounds})["gate"]
-    assert_same(found, oracle_outcomes(model, INSTRUCTIONS[0], rounds, window_rounds, first_position))
-    kept = found[-window_rounds:]
-    window = engine.window("gate")
-    assert window.first_round == num_rounds - window_rounds
-    assert window.states == tuple(outcome.state for outcome in kept)
-    assert window.replies == tuple(outcome.reply(model.dialogue) for outcome in kept)
+    found = run_all(engine, {"gate": rounds}, check_integrity=False)["gate"]
+    engine.check_integrity()
+    oracle = Oracle(model, INSTRUCTIONS[0], window_rounds, first_position, **window)
+    assert_same(found, [oracle.round(one) for one in rounds])
+    kept = found[oracle.window[0][0] :]
+    view = engine.window("gate")
+    assert view.first_round == oracle.window[0][0]
+    assert view.states == tuple(outcome.state for outcome in kept)
+    assert view.replies == tuple(outcome.reply(model.dialogue) for outcome in kept)
+    assert engine.stats.evicted_rounds == num_rounds - len(kept)
+
+
+@pytest.mark.parametrize("pinned_positions", ["move", "keep"])
+@pytest.mark.parametrize(
+    ("window_rounds", "more_tokens", "num_rounds", "first_position"),
+    [
+        (1, None, 12, 0),
+        (2, None, 12, 10**7),
+        (6, None, 24, 0),
+        (3, None, 30, 10**9),
+        (64, 0, 12, 0),
+        (64, 77, 24, 10**7),
+        (4, 60, 24, 0),
+    ],
+)
+def test_a_session_equals_the_oracle_once_rounds_have_left(
+    model: LanguageModel,
+    window_rounds: int,
+    more_tokens: int | None,
+    num_rounds: int,
+    first_position: int,
+    pinned_positions: str,
+) -> None:
+    window: dict[str, Any] = {"pinned_positions": pinned_positions}
+    if more_tokens is not None:
+        window["max_window_tokens"] = least_window_tokens(model) + more_tokens
+    check_long_session(model, num_rounds, window_rounds, first_position, **window)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first_position", [0, 10**7])
+@pytest.mark.parametrize("pinned_positions", ["move", "keep"])
+@pytest.mark.parametrize("more_tokens", [None, 150])
+def test_a_session_equals_the_oracle_at_round_1000(
+    model: LanguageModel, more_tokens: int | None, first_position: int, pinned_positions: str
+) -> None:
+    window: dict[str, Any] = {"pinned_positions": pinned_positions}
+    if more_tokens is not None:
+        window["max_window_tokens"] = least_window_tokens(model) + more_tokens
+    check_long_session(model, 1000, 5, first_position, **window)
 
 
 def test_dropping_rounds_matters(model: LanguageModel) -> None:
@@ -61,12 +111,22 @@ def test_dropping_rounds_matters(model: LanguageModel) -> None:
     assert max(gaps[:2]) == 0 and min(gaps[3:]) > 1e-2
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     sessions=st.lists(
-        st.tuples(st.integers(0, 9), st.integers(1, 9), st.integers(0, 10**7)), min_size=1, max_size=4
+        st.tuples(
+            st.integers(0, 9),  # past rounds
+            st.integers(1, 9),  # live rounds
+            st.integers(0, 20),  # opens at that step
+            st.sampled_from([0, 10**7]),  # first position
+            st.sampled_from(INSTRUCTIONS[:2]),
+        ),
+        min_size=1,
+        max_size=4,
     ),
-    window_rounds=st.integers(1, 4),
+    window_rounds=st.integers(1, 5),
+    more_tokens=st.none() | st.integers(0, 200),
+    pinned_positions=st.sampled_from(["move", "keep"]),
     max_batch_tokens=st.sampled_from([8, 23, 64, 1024]),
     block_tokens=st.sampled_from([1, 7, 16]),
     in_pieces=st.booleans(),
@@ -74,28 +134,36 @@ def test_dropping_rounds_matters(model: LanguageModel) -> None:
 )
 def test_any_mix_of_sliding_sessions_and_replays_equals_the_oracle(
     model: LanguageModel,
-    sessions: list[tuple[int, int, int]],
+    sessions: list[tuple[int, int, int, int, str]],
     window_rounds: int,
+    more_tokens: int | None,
+    pinned_positions: str,
     max_batch_tokens: int,
     block_tokens: int,
     in_pieces: bool,
     seed: int,
 ) -> None:
     """Past rounds are forced to what the oracle decided, so a replay must come to what was live."""
-    engine = engine_of(model, window_rounds, max_batch_tokens=max_batch_tokens, block_tokens=block_tokens)
+    window: dict[str, Any] = {"pinned_positions": pinned_positions}
+    if more_tokens is not None:
+        window["max_window_tokens"] = least_window_tokens(model) + more_tokens
+    engine = engine_of(
+        model, window_rounds, max_batch_tokens=max_batch_tokens, block_tokens=block_tokens, **window
+    )
     if in_pieces:  # every second block is taken, so that no session's slots are one run
         blocks = engine._memory.pool.allocate(engine._memory.pool.num_blocks)
         engine._memory.pool.release(blocks[::2])
-    live, expected = {}, {}
-    for place, (num_past, num_live, first_position) in enumerate(sessions):
-        name, instruction = f"s{place}", random.Random(seed + place).choice(INSTRUCTIONS)
+    plans, expected = {}, {}
+    for place, (num_past, num_live, opens_at, first_position, instruction) in enumerate(sessions):
+        name = f"s{place}"
         rounds = make_rounds(model, seed + place, num_past + num_live)
-        outcomes = oracle_outcomes(model, instruction, rounds, window_rounds, first_position)
+        oracle = Oracle(model, instruction, window_rounds, first_position, **window)
+        outcomes = [oracle.round(one) for one in rounds]
         past = forced(rounds[:num_past], outcomes[:num_past], model.dialogue)
-        engine.open(name, instruction, past, first_position=first_position)
-        live[name], expected[name] = rounds[num_past:], outcomes[num_past:]
-    found = run_all(engine, live, check_integrity=not in_pieces)
-    for name in live:
+        plans[name] = Plan(instruction, past, rounds[num_past:], opens_at, first_position=first_position)
+        expected[name] = outcomes[num_past:]
+    found = run_plans(engine, plans, check_integrity=not in_pieces)
+    for name in plans:
         assert_same(found[name], expected[name])
 
 
