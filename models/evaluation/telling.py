@@ -1,9 +1,13 @@
 """How much of what ought to be told was told: one-to-one matching of told texts with gold."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.data.labels import Gold, Slots, parse_text
+from models.data.labels import Gold, parse_text
+from models.evaluation.matching import match_times
+from models.evaluation.stream import Slots
 
 TOLERANCE_MS = 2000
 
@@ -28,7 +32,7 @@ class TellingScore:
     def num_false(self) -> int:
         return self.num_told - self.num_right
 
-    def __add__(self, other: "TellingScore") -> "TellingScore":
+    def __add__(self, other: TellingScore) -> TellingScore:
         return TellingScore(
             self.num_gold + other.num_gold, self.num_told + other.num_told, self.num_right + other.num_right
         )
@@ -39,28 +43,22 @@ def score_tellings(
 ) -> TellingScore:
     """Matches each part of each told text with at most one gold of the same slots within `tolerance_ms`.
 
-    Nearest pairs first. A told text may join several parts; each counts on its own. Wrong words, a wrong time and a
-    repeat are each one false, and leave a miss where gold was to be told. A span is right if both its ends are within
-    `tolerance_ms` of gold's.
+    The matching makes as many pairs as can be made. A told text may join several parts; each counts on its own.
+    Wrong words, a wrong time and a repeat are each one false, and leave a miss where gold was to be told.
     """
     parts = [(told.media_ms, slots) for told in tolds for slots in parse_text(task, told.text)]
-    pairs = sorted(
-        (abs(media_ms - gold.frame_ms), told_index, gold_index)
-        for told_index, (media_ms, slots) in enumerate(parts)
-        for gold_index, gold in enumerate(golds)
-        if abs(media_ms - gold.frame_ms) <= tolerance_ms and _same(slots, gold.slots, tolerance_ms)
+    pairs = match_times(
+        [media_ms for media_ms, _ in parts],
+        [gold.frame_ms for gold in golds],
+        tolerance_ms,
+        lambda told, gold: is_same(parts[told][1], golds[gold].slots, tolerance_ms),
     )
-    used_told: set[int] = set()
-    used_gold: set[int] = set()
-    for _, told_index, gold_index in pairs:
-        if told_index not in used_told and gold_index not in used_gold:
-            used_told.add(told_index)
-            used_gold.add(gold_index)
-    return TellingScore(num_gold=len(golds), num_told=len(parts), num_right=len(used_told))
+    return TellingScore(num_gold=len(golds), num_told=len(parts), num_right=len(pairs))
 
 
-def _same(told: Slots | None, gold: Slots, tolerance_ms: int) -> bool:
-    if told is None:
+def is_same(told: Slots | None, gold: Slots | None, tolerance_ms: int) -> bool:
+    """Whether all slots are equal; a span is if both its ends are within `tolerance_ms` of gold's."""
+    if told is None or gold is None:
         return False
     if told.start_ms is None or told.end_ms is None or gold.start_ms is None or gold.end_ms is None:
         return told == gold

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from services.cli import data_command, stream_commands, watch_commands
+from services.cli import data_command, eval_command, stream_commands, watch_commands
 from services.cli.client import ClientError
 from services.cli.demo_command import demo
 from services.cli.event_commands import ask, tail
@@ -33,6 +33,7 @@ app.command()(ask)
 app.command()(tail)
 app.command()(simulate)
 app.add_typer(data_command.app, name="data")
+app.add_typer(eval_command.app, name="eval")
 
 
 def main() -> None:

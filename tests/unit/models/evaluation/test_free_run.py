@@ -1,39 +1,163 @@
-"""The arithmetic on hand-made results, and the whole way on the shipped checkpoint."""
+"""The shipped checkpoint through the serving engine, many streams at once."""
 
-from collections import Counter
+from dataclasses import replace
 
 import pytest
 
-from models.data.simulated import make_sample
-from models.engine.config import EngineConfig
-from models.engine.engine import Engine
-from models.evaluation.free_run import TaskResult, free_run
-from models.vlm.model import LanguageModel, VisionEncoder
+from models.data.sample import Round
+from models.evaluation.cached_encoder import CachedEncoder
+from models.evaluation.free_run import DialogueScript, LiveFrame, free_run, run_dialogues
+from models.evaluation.plots import draw_plots
+from models.evaluation.report import ScoredRun
+from models.evaluation.simulated_streams import SimulatedPlan, SimulatedStreams
+from models.evaluation.suite import ServedModel, ServingSettings, load_run, parse_of, run_suite
 from models.vlm.state import State
 from services.shared.settings import ModelSettings
 
-SILENCE, STANDBY, RESPONSE = State
+MODEL = ModelSettings().path
+PLAN = SimulatedPlan(
+    lively_streams=1, lively_rounds=40, quiet_streams=1, quiet_minutes=0.5, tasks=("narration", "grounding")
+)
 
 
-def test_macro_f1_is_the_mean_over_the_states_that_gold_holds() -> None:
-    states = Counter(
-        {(SILENCE, SILENCE): 8, (SILENCE, RESPONSE): 2, (RESPONSE, RESPONSE): 2, (RESPONSE, SILENCE): 2}
-    )
-    # Silence: 2*8/(10+10) = 0.8; Response: 2*2/(4+4) = 0.5; Standby is not in gold.
-    assert TaskResult(states=states).macro_f1 == pytest.approx(0.65)
+@pytest.fixture(scope="module")
+def served():
+    return ServedModel(MODEL, ServingSettings(), max_at_once=4)
 
 
-def test_the_shipped_checkpoint_tells_what_happens_by_itself() -> None:
-    path = ModelSettings().path
-    encoder, model = VisionEncoder.load(path), LanguageModel.load(path)
-    engine = Engine(
-        model, EngineConfig(max_sessions=1, max_kv_tokens=8192, max_batch_tokens=4096, max_frame_tokens=12)
-    )
-    samples = [make_sample(seed, "validation", 24, task="narration") for seed in range(4)]
-    result = free_run(engine, encoder, samples)["narration"]
-    assert result.states.total() == 4 * 24
-    assert result.telling.num_gold == sum(
-        len(round_.text.split("; ")) for sample in samples for round_ in sample.rounds if round_.text
-    )
-    assert result.telling.num_right >= result.telling.num_gold / 2
-    engine.check_integrity()
+@pytest.fixture(scope="module")
+def source(served):
+    return SimulatedStreams(PLAN, served.budget)
+
+
+@pytest.fixture(scope="module")
+def run(served, source, tmp_path_factory):
+    return run_suite(tmp_path_factory.mktemp("run"), MODEL, served, ServingSettings(), source)
+
+
+def test_the_same_plan_gives_the_same_streams(served, source):
+    again = list(SimulatedStreams(PLAN, served.budget).streams())
+    streams = list(source.streams())
+    assert again == streams and len(streams) == source.num_streams
+    assert len({stream.stream_id for stream in streams}) == len(streams)
+    for one, other in zip(streams, again, strict=True):
+        for picture, same in zip(one.frames(), other.frames(), strict=True):
+            assert (picture == same).all()
+
+
+def test_a_later_start_is_the_same_scene(source):
+    lively = [s for s in source.streams() if s.task == "grounding" and s.kind == "lively"]
+    assert [stream.start_offset_s for stream in lively] == [0, 3_600, 360_000]
+    first, *later = lively
+    for other in later:
+        assert other.group == first.group and other.instruction == first.instruction
+        assert [one.state for one in other.rounds] == [one.state for one in first.rounds]
+        assert other.rounds[0].end_ms == other.start_offset_s * 1000
+        for picture, same in zip(first.frames(), other.frames(), strict=True):
+            assert (picture == same).all()
+
+
+def test_the_checkpoint_tells_what_happens_by_itself(run, source):
+    assert len(run.records) == source.num_streams
+    scored = ScoredRun(run, parse_of(run.settings))
+    estimates = scored.estimates()["narration"]
+    assert estimates["state_macro_f1"].value > 0.7 and estimates["event_recall"].value > 0.5
+    golds = {stream.stream_id: stream.rounds for stream in source.streams()}
+    assert {record.stream_id: record.gold for record in run.records} == golds
+
+
+def test_company_changes_nothing(served, source, run):
+    alone = {
+        record.stream_id: record.told
+        for record in free_run(
+            served.engine, served.encoder, served.dialogue, source.streams(), max_at_once=1
+        )
+    }
+    assert alone == {record.stream_id: record.told for record in run.records}
+    served.engine.check_integrity()
+
+
+def test_a_run_goes_on_where_it_was_ended(served, source, run, tmp_path):
+    calls = []
+
+    def end_after_two():
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(tmp_path, MODEL, served, ServingSettings(), source, on_stream=end_after_two)
+    done_before = load_run(tmp_path).records
+    assert len(done_before) == 2
+    encoded = []
+    again = run_suite(tmp_path, MODEL, served, ServingSettings(), source, on_round=lambda: encoded.append(1))
+    assert again.records == run.records
+    assert len(encoded) == sum(len(r.gold) for r in run.records) - sum(len(r.gold) for r in done_before)
+    with pytest.raises(ValueError, match=r"serving\.sensitivity: 0\.0 then, 1\.0 now"):
+        run_suite(tmp_path, MODEL, served, ServingSettings(sensitivity=1.0), source)
+
+
+def test_sensitivity_makes_it_speak_or_be_silent(served, source):
+    streams = [stream for stream in source.streams() if stream.kind == "quiet"]
+    for sensitivity, silent in ((-1e6, True), (1e6, False)):
+        for record in free_run(
+            served.engine, served.encoder, served.dialogue, streams, sensitivity=sensitivity
+        ):
+            assert all((one.state is State.SILENCE) == silent for one in record.told)
+
+
+def test_silence_is_forced_on_past_rounds_alone(served, source):
+    stream = next(source.streams())
+    plain = next(iter(free_run(served.engine, served.encoder, served.dialogue, [stream])))
+    first = next(i for i, one in enumerate(plain.told) if one.state is State.RESPONSE)
+    asked = replace(stream, num_past_rounds=first + 1)
+    late = next(iter(free_run(served.engine, served.encoder, served.dialogue, [asked])))
+    assert all(one.state is State.SILENCE for one in late.told[: first + 1])
+    assert any(one.state is State.RESPONSE for one in late.told[first + 1 :])
+    assert late.num_past_rounds == first + 1
+
+
+def test_a_session_that_fails_leaves_nothing_behind(served, source):
+    stream = next(source.streams())
+    picture = next(stream.frames())
+
+    def frames():
+        yield LiveFrame(0, 1000, picture)
+        raise OSError("the video broke off")
+
+    scripts = [DialogueScript("broken", stream.instruction, frames())]
+    with pytest.raises(OSError, match="broke off"):
+        list(run_dialogues(served.engine, served.encoder, served.dialogue, scripts, max_at_once=2))
+    served.engine.open("broken", stream.instruction)
+    served.engine.close("broken")
+
+
+def test_labels_without_pictures_are_refused(served, source):
+    stream = next(source.streams())
+    longer = replace(stream, rounds=(*stream.rounds, Round(10**9, 10**9 + 1000, State.SILENCE)))
+    with pytest.raises(ValueError, match="zip"):
+        list(free_run(served.engine, served.encoder, served.dialogue, [longer]))
+
+
+def test_equal_pictures_are_encoded_once(served, source):
+    stream = next(source.streams())
+    pictures = list(stream.frames())
+    encoder = CachedEncoder(served.encoder._encoder, max_frames=2)
+    (first,), (second,) = encoder.encode(pictures[:1]), encoder.encode(pictures[:1])
+    assert first is second and (encoder.num_asked, encoder.num_encoded) == (2, 1)
+    changed = pictures[0].copy()
+    changed[0, 0, 0] ^= 1
+    (other,) = encoder.encode([changed])
+    assert not (other == first).all()
+    # Older ones make room.
+    twice = encoder.encode([pictures[1] ^ 1, pictures[0], pictures[1] ^ 1])
+    assert twice[0] is twice[2] and encoder.num_encoded == 3
+    encoder.encode([changed])
+    assert encoder.num_encoded == 4
+
+
+def test_plots_are_drawn(run, tmp_path):
+    pytest.importorskip("matplotlib")
+    plots = draw_plots(tmp_path, ScoredRun(run, parse_of(run.settings)))
+    assert sorted(plots) == sorted(path.name for path in tmp_path.iterdir())
+    assert all((tmp_path / name).stat().st_size > 5000 for name in plots)

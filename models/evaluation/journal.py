@@ -1,0 +1,94 @@
+"""What a long run has done so far, on disk as it is done, so that it goes on where it was ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+
+class Journal:
+    """A file of JSON lines: the settings of the run, then one line a record. Use it as a context manager.
+
+    A last line that was cut short is dropped: its record is made again. Raises ValueError, naming the first
+    difference, where the file was written under other settings.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self._path = path
+        self._records: dict[str, Any] = {}
+        # As they are read back: tuples are lists in JSON.
+        settings = json.loads(json.dumps(settings))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if whole := _whole_lines(path):
+            before, *records = (json.loads(line) for line in whole)
+            if before["settings"] != settings:
+                raise ValueError(
+                    f"{path} was written under other settings ({_difference(before['settings'], settings)}); "
+                    "choose another directory, or remove it to begin anew"
+                )
+            self._records = {record["key"]: record["value"] for record in records}
+        self._file: TextIO = path.open("w", encoding="utf-8") if not whole else _cut(path, whole)
+        if not whole:
+            self._write({"settings": settings})
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._records
+
+    def __getitem__(self, key: str) -> Any:
+        return self._records[key]
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def values(self) -> Iterator[Any]:
+        yield from self._records.values()
+
+    def add(self, key: str, value: Any) -> None:
+        """`value` must be JSON. On disk when this returns, as far as the operating system says so."""
+        if key in self._records:
+            raise ValueError(f"{self._path}: {key!r} is there already")
+        self._records[key] = value
+        self._write({"key": key, "value": value})
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+
+def read_journal(path: Path) -> tuple[dict[str, Any], list[Any]]:
+    """Settings and records of a journal. ValueError if there is none."""
+    lines = _whole_lines(path)
+    if not lines:
+        raise ValueError(f"{path} is missing or empty: no run has been written there")
+    first, *records = (json.loads(line) for line in lines)
+    return first["settings"], [record["value"] for record in records]
+
+
+def _whole_lines(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    content = path.read_text(encoding="utf-8", errors="replace")
+    return content[: content.rfind("\n") + 1].splitlines()
+
+
+def _cut(path: Path, whole: list[str]) -> TextIO:
+    file = path.open("r+", encoding="utf-8")
+    file.truncate(sum(len(line.encode()) + 1 for line in whole))
+    file.seek(0, 2)
+    return file
+
+
+def _difference(before: Any, now: Any, name: str = "") -> str:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            if before.get(key) != now.get(key):
+                return _difference(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    return f"{name or 'settings'}: {before!r} then, {now!r} now"

@@ -1,0 +1,47 @@
+import pytest
+
+from models.evaluation.journal import Journal, read_journal
+
+
+def test_a_run_goes_on_where_it_was_cut_off(tmp_path):
+    path = tmp_path / "runs" / "journal.jsonl"
+    with Journal(path, {"model": "a", "seeds": (1, 2)}) as journal:
+        journal.add("one", {"told": "ä"})
+        journal.add("two", [1])
+    whole = path.read_bytes()
+    for kept in range(len(whole) - 1, len(whole) - 12, -1):
+        path.write_bytes(whole[:kept])
+        with Journal(path, {"model": "a", "seeds": [1, 2]}) as journal:
+            assert "one" in journal and journal["one"] == {"told": "ä"}
+            assert "two" not in journal
+            journal.add("two", [2])
+        assert read_journal(path) == ({"model": "a", "seeds": [1, 2]}, [{"told": "ä"}, [2]])
+
+
+def test_a_file_of_which_not_even_the_settings_are_whole_begins_anew(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"settings": {"mo')
+    with Journal(path, {"model": "a"}) as journal:
+        assert len(journal) == 0
+    assert read_journal(path) == ({"model": "a"}, [])
+
+
+def test_other_settings_are_refused_and_the_first_difference_named(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, {"model": "a", "source": {"split": "test"}}) as journal:
+        journal.add("one", 1)
+    with pytest.raises(ValueError, match=r"source\.split: 'test' then, 'validation' now"):
+        Journal(path, {"model": "a", "source": {"split": "validation"}})
+    assert read_journal(path)[1] == [1]
+
+
+def test_a_record_is_written_once(tmp_path):
+    with Journal(tmp_path / "journal.jsonl", {}) as journal:
+        journal.add("one", 1)
+        with pytest.raises(ValueError, match="'one' is there already"):
+            journal.add("one", 1)
+
+
+def test_reading_a_run_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match="missing or empty"):
+        read_journal(tmp_path / "journal.jsonl")
