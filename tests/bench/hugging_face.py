@@ -7,19 +7,21 @@ are made once, logits are taken at the last position only, nothing is copied tha
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
+from transformers import DynamicCache
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRotaryEmbedding, Qwen2_5_VLTextModel
 
 from models.engine.round import RoundInput
 from models.vlm.dialogue import Dialogue
+from models.vlm.model import LanguageModel
 from models.vlm.positions import round_positions
 
 
@@ -33,7 +35,7 @@ class Run:
 
 
 class HuggingFaceModel:
-    """A checkpoint as transformers loads it, with its own attention (sdpa) and rotary module."""
+    """The text model as transformers makes it, with its own attention (sdpa) and rotary module."""
 
     def __init__(self, text: Any, lm_head: torch.Tensor, dialogue: Dialogue) -> None:
         self.text = text
@@ -41,11 +43,16 @@ class HuggingFaceModel:
         self.dialogue = dialogue
 
     @classmethod
-    def load(cls, model_dir: str | Path, dialogue: Dialogue) -> HuggingFaceModel:
-        outer: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            str(model_dir), dtype=torch.float32, attn_implementation="sdpa"
-        ).eval()
-        return cls(outer.model.language_model, outer.lm_head.weight, dialogue)
+    def of(cls, model: LanguageModel) -> HuggingFaceModel:
+        """The same weights, not copied. ValueError for any family but Qwen2.5-VL."""
+        config = copy.deepcopy(model._text.config)
+        if config.model_type != "qwen2_5_vl_text":
+            raise ValueError(f"the baselines are written for qwen2_5_vl, not {config.model_type}")
+        with torch.device("meta"):
+            text = Qwen2_5_VLTextModel._from_config(config, attn_implementation="sdpa")
+        text.rotary_emb = Qwen2_5_VLRotaryEmbedding(config).to(model.device)
+        text.load_state_dict(model._text.state_dict(), strict=True, assign=True)
+        return cls(text.eval().requires_grad_(False), model._lm_head, model.dialogue)
 
     def round_head(self, one: RoundInput) -> Run:
         ids = self.dialogue.round_head(one.start_ms, one.end_ms, len(one.frame))
@@ -83,6 +90,10 @@ class Chat:
 
     def end_round(self, reply: Sequence[int]) -> None:
         """The reply is whole; state token first. Nothing is computed: it is fed with the next round."""
+        raise NotImplementedError
+
+    def fill(self, rounds: Iterable[RoundInput]) -> None:
+        """Take rounds decided before, with their forced replies."""
         raise NotImplementedError
 
     def say(self, token_id: int) -> torch.Tensor:

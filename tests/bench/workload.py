@@ -24,23 +24,24 @@ NUM_FRAMES = 32
 class Workload:
     """Quiet rounds without end: one a second, each of them silent whatever the model says."""
 
-    model_dir: Path
     model: LanguageModel
     instruction: str
     frames: tuple[torch.Tensor, ...]
     grid: tuple[int, int]
 
     @classmethod
-    def load(cls, model_dir: str | Path) -> Workload:
+    def of(cls, model: LanguageModel, encoder: VisionEncoder) -> Workload:
         sample = make_sample(0, "validation", NUM_FRAMES)
-        encoder = VisionEncoder.load(model_dir)
         return cls(
-            Path(model_dir),
-            LanguageModel.load(model_dir),
+            model,
             sample.instruction,
             tuple(encoder.encode(list(sample.frames))),
             encoder.budget.grid(*sample.frames.shape[1:3]),
         )
+
+    @classmethod
+    def load(cls, model_dir: str | Path) -> Workload:
+        return cls.of(LanguageModel.load(model_dir), VisionEncoder.load(model_dir))
 
     @property
     def num_pinned(self) -> int:

@@ -33,7 +33,7 @@ def workload() -> Workload:
 
 @pytest.fixture(scope="module")
 def hf(workload: Workload) -> HuggingFaceModel:
-    return HuggingFaceModel.load(workload.model_dir, workload.model.dialogue)
+    return HuggingFaceModel.of(workload.model)
 
 
 def rounds(workload: Workload, num_rounds: int) -> list[RoundInput]:
