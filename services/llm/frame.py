@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -51,7 +51,7 @@ class Frame:
     is_last: bool  # of the frames in its record
     captured_at_us: int
     num_seen: int
-    pixels: np.ndarray  # uint8 [height, width, 3]
+    pixels: np.ndarray  # uint8 [height, width, 3]; of no size where it was let go of
     grid: tuple[int, int]  # rows and columns of visual tokens
     context: Context  # of the trace it carries
     is_recording: bool = False
@@ -59,6 +59,9 @@ class Frame:
     @property
     def id(self) -> FrameId:
         return self.mark.id
+
+    def without_picture(self) -> Frame:
+        return replace(self, pixels=np.empty(0, dtype=np.uint8))
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from services.llm.outbox import Outbox, OutgoingEvent
 from services.llm.parts import Parts
 from services.llm.recovery import Standing
 from services.llm.session import Session
-from services.llm.stream import Stream
+from services.llm.stream import LoadPicture, Stream
 from services.shared.control_log import ControlView
 from services.shared.kafka import trace_headers
 from services.shared.telemetry import Metrics, Spans
@@ -51,6 +51,7 @@ class Partition:
         committer: CommitterPort,
         cluster_id: str,
         save_checkpoints: SaveCheckpoints,
+        load_picture: LoadPicture,
     ) -> None:
         self.number = number
         self.next_offset = standing.next_offset  # to be read from `frames`
@@ -61,6 +62,7 @@ class Partition:
         self._committer = committer
         self._cluster_id = cluster_id
         self._save_checkpoints = save_checkpoints
+        self._load_picture = load_picture
         self._streams: dict[str, Stream] = {}
         self._outbox = Outbox()
         self._frames = TopicPartition(topics.frames, number)
@@ -316,7 +318,9 @@ class Partition:
     def _stream(self, stream_id: str) -> Stream:
         stream = self._streams.get(stream_id)
         if stream is None:
-            stream = self._streams[stream_id] = Stream(stream_id, self._parts, self._outbox)
+            stream = self._streams[stream_id] = Stream(
+                stream_id, self._parts, self._outbox, self._load_picture
+            )
         return stream
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 from models.engine.errors import BadLogits
 from models.engine.round import Decision
@@ -17,6 +18,7 @@ from services.llm.engine_meter import EngineMeter
 from services.llm.frame_reader import FrameReader
 from services.llm.partition import Partition
 from services.llm.parts import Parts
+from services.llm.picture_reader import PictureReader
 from services.llm.recovery import Recovery, Takeover
 from services.llm.session import Session
 from services.llm.stream import Stream
@@ -35,6 +37,8 @@ EXIT_CODE = 70
 # Waits of the consumer while nothing else is expected, and while an embedding or a commit will end any moment.
 _IDLE_POLL_MS, _WAITING_POLL_MS = 50, 3
 _MAX_RECORDS = 64
+# Frames of a partition that wait, nearly all without their pictures: about 1 KiB each, hours of a stream.
+_MAX_WAITING = 32_768
 _NUM_TAKEOVERS = 2
 _STOP_TIMEOUT_S = 8.0
 
@@ -126,6 +130,8 @@ class Replica:
             self._settings.kafka.frames_retention_s,
             lambda outcome, amount: telemetry.count(Metrics.CHECKPOINTS, amount, reason=outcome),
         )
+        timeout_s = self._settings.encoder.timeout_s
+        self._pictures = PictureReader(self._settings.kafka, self._frame_reader, timeout_s)
         self._meter = EngineMeter(self._parts.engine, telemetry, time.monotonic)
         self._assignment = Assignment(self._settings, self._wait_idle)
         telemetry.gauge(Metrics.PARTITIONS_OWNED, lambda: len(self._partitions))
@@ -149,13 +155,12 @@ class Replica:
         self._hold_back()
 
     def _hold_back(self) -> None:
-        """Pauses partitions that hold as many frames as they may, and resumes them when half are done."""
-        limit = self._settings.llm.max_pending_frames
+        """Pauses partitions in which as many frames wait as may, and resumes them when half are done."""
         for number, partition in self._partitions.items():
-            if number not in self._paused and partition.num_waiting >= limit:
+            if number not in self._paused and partition.num_waiting >= _MAX_WAITING:
                 self._assignment.pause(number)
                 self._paused.add(number)
-            elif number in self._paused and partition.num_waiting <= limit // 2:
+            elif number in self._paused and partition.num_waiting <= _MAX_WAITING // 2:
                 self._assignment.resume(number)
                 self._paused.discard(number)
 
@@ -251,6 +256,7 @@ class Replica:
             Committer(takeover.producer, str(number), self._failpoint),
             self._cluster_id,
             self._checkpoints.save,
+            partial(self._pictures.load, number),
         )
         partition.restore(standing, takeover.view)
         self._partitions[number] = partition
@@ -300,4 +306,5 @@ class Replica:
             self._release(number)
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._control.stop(1.0)
+        self._pictures.close(1.0)
         self._checkpoints.close()

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
 
 from services.llm.frame import Frame, FrameId, Item, Status, Unreadable
 from services.llm.gaps import Missing, Position
 from services.llm.ledger import Ledger
 from services.llm.outbox import Outbox
 from services.llm.parts import Parts
+from services.llm.picture_reader import PictureExpired
 from services.llm.roster import Roster
 from services.llm.session import PastRound, Session
 from services.shared.control_log import AddedStream, ControlView, watch_key
@@ -25,6 +29,12 @@ from streamo.v1.watch_pb2 import Watch
 
 if TYPE_CHECKING:
     import torch
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+# The picture of a frame without one; PictureExpired where it is gone.
+LoadPicture = Callable[[Frame], Future[np.ndarray]]
 
 _LIVE_SCHEMES = ("rtsp://", "rtsps://", "http://", "https://")
 # Embeddings asked for ahead of the frame that is next; the encoder batches them.
@@ -56,8 +66,9 @@ class Stream:
     state committed with it has every watch past what it names.
     """
 
-    def __init__(self, stream_id: str, parts: Parts, outbox: Outbox) -> None:
+    def __init__(self, stream_id: str, parts: Parts, outbox: Outbox, load_picture: LoadPicture) -> None:
         self.stream_id = stream_id
+        self._load_picture = load_picture
         self.ledger = Ledger(stream_id, parts, outbox)
         self.roster = Roster(parts, self.ledger.tell)
         self._parts = parts
@@ -98,10 +109,13 @@ class Stream:
 
     def offer(self, item: Item) -> None:
         """The next record, or the next frame of it."""
-        self._queue.append(_Queued(item))
         if isinstance(item, Frame):
             self._last_frame_s = self._parts.monotonic_s()
             self._is_recording = item.is_recording
+            # However far behind a stream is, it holds few pictures and keeps no other stream's frames waiting.
+            if len(self._queue) >= self._parts.settings.max_pending_frames:
+                item = item.without_picture()
+        self._queue.append(_Queued(item))
 
     def advance(self, view: ControlView, at_end: bool) -> bool:
         """Takes what can be taken; whether anything was. `at_end`: nothing newer of the partition is to be read."""
@@ -292,8 +306,9 @@ class Stream:
             embedding = self._encode(queued, frame)
             if not embedding.done() or not all(session.can_append() for session in takers):
                 return False
-            if isinstance(error := embedding.exception(), ValueError):
-                return self._give_up(frame, str(error))
+            error = embedding.exception()
+            if isinstance(error, ValueError | PictureExpired):
+                return self._give_up(frame, error)
         self._end_shed()
         self._tell_missing(missing)
         for watch in to_start:
@@ -317,15 +332,22 @@ class Stream:
         for session in takers:
             session.append(frame, embedding.result(), queued.ready_at_us, deadline_ms)
 
-    def _give_up(self, frame: Frame, reason: str) -> bool:
-        """The encoder will not have this picture."""
+    def _give_up(self, frame: Frame, error: ValueError | PictureExpired) -> bool:
+        """The encoder will not have this picture, or it is gone."""
         if self.roster.has_rounds_under_way:
             return False
-        value = frame.pixels.tobytes()
         self._end_shed()
-        self._apply_unreadable(
-            Unreadable(frame.offset, reason, self.stream_id.encode(), value, (), (frame.mark,))
-        )
+        position = self.ledger.position
+        if isinstance(error, PictureExpired):
+            self._tell_missing(position.missing_before(frame.mark))
+            from_ms, to_ms = self.ledger.position.media_time_ms, frame.mark.media_time_ms
+            gap = Missing(Reason.REASON_EXPIRED, from_ms, to_ms, frame.id, frame.id, 1, str(error))
+            self._tell_missing([replace(gap, was_seen=True, num_seen=frame.num_seen)])
+        else:
+            value = frame.pixels.tobytes()
+            self._apply_unreadable(
+                Unreadable(frame.offset, str(error), self.stream_id.encode(), value, (), (frame.mark,))
+            )
         self._pop()
         return True
 
@@ -349,7 +371,7 @@ class Stream:
         if self._shed is None:
             self._shed = _Shed(missing)
         # Its picture is not needed any more.
-        self._shed.frames.append(replace(frame, pixels=frame.pixels[:0]))
+        self._shed.frames.append(frame.without_picture())
         self._cancel(self._queue.popleft())
 
     def _end_shed(self) -> None:
@@ -434,7 +456,7 @@ class Stream:
     def _encode(self, queued: _Queued, frame: Frame) -> Future[torch.Tensor]:
         if queued.embedding is None:
             asked_at_us = self._parts.wall_us()
-            queued.embedding = self._parts.encoder.submit(frame.pixels, frame.context)
+            queued.embedding = self._embedding(frame)
 
             def note(_: Future[torch.Tensor]) -> None:
                 queued.ready_at_us = self._parts.wall_us()
@@ -445,8 +467,14 @@ class Stream:
             queued.embedding.add_done_callback(note)
         return queued.embedding
 
+    def _embedding(self, frame: Frame) -> Future[torch.Tensor]:
+        encode = self._parts.encoder.submit
+        if frame.pixels.size:
+            return encode(frame.pixels, frame.context)
+        return _then(self._load_picture(frame), lambda pixels: encode(pixels, frame.context))
+
     def _encode_ahead(self) -> None:
-        for queued in [*self._queue][:_MAX_ENCODING] if self.roster.sessions else ():
+        for queued in islice(self._queue, _MAX_ENCODING) if self.roster.sessions else ():
             item = queued.item
             if isinstance(item, Frame) and self.roster.takers(item.id) and not self._is_late(item, False):
                 self._encode(queued, item)
@@ -454,3 +482,24 @@ class Stream:
     def _cancel(self, queued: _Queued) -> None:
         if queued.embedding is not None:
             queued.embedding.cancel()
+
+
+def _then(first: Future[A], then: Callable[[A], Future[B]]) -> Future[B]:
+    """What `then` makes of the result of `first`, or the first error. Cannot be cancelled."""
+    both: Future[B] = Future()
+    both.set_running_or_notify_cancel()
+
+    def end(second: Future[B]) -> None:
+        if (error := second.exception()) is not None:
+            both.set_exception(error)
+        else:
+            both.set_result(second.result())
+
+    def go_on(done: Future[A]) -> None:
+        if (error := done.exception()) is not None:
+            both.set_exception(error)
+            return
+        then(done.result()).add_done_callback(end)
+
+    first.add_done_callback(go_on)
+    return both

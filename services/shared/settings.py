@@ -103,8 +103,8 @@ class LlmSettings(Section):
     commit_period_s: Positive = 1.0
     # A commit that takes longer ends the process; another replica goes on from the last one.
     commit_timeout_s: Positive = 10.0
-    # Frames of one partition held in memory before its fetching pauses.
-    max_pending_frames: int = Field(default=64, ge=2)
+    # Frames of one stream held in memory; the pictures of those behind them are read again when their turn comes.
+    max_pending_frames: int = Field(default=16, ge=1)
     session_timeout_s: Positive = 10.0
     max_poll_interval_s: Positive = 60.0
 

@@ -6,19 +6,24 @@ streams, gaps, commits and takeovers takes microseconds; that the real Kafka beh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
+import numpy as np
 from kafka.structs import ConsumerGroupMetadata
 
 from models.engine.round import Decision
 from models.vlm.frame_size import FrameBudget
 from services.llm.committer import Aborted, Committed, OutgoingRecord, Transaction
+from services.llm.frame import Frame
 from services.llm.frame_reader import FrameReader
 from services.llm.partition import Partition
-from services.llm.parts import Parts
+from services.llm.parts import EncoderPort, Parts
+from services.llm.picture_reader import PictureExpired
 from services.llm.recovery import read_standing
+from services.llm.session import EnginePort
 from services.shared.control_log import ControlView, epoch_key, stream_key, watch_key
 from services.shared.settings import KafkaSettings, LlmSettings, TelemetrySettings
 from services.shared.telemetry import Telemetry
@@ -114,14 +119,26 @@ class MemoryCommitter:
 
 
 class World:
-    def __init__(self, **llm: object) -> None:
+    """`engine` makes the engine of each owner, `encoder` serves them all; what is not given is scripted."""
+
+    def __init__(
+        self,
+        engine: Callable[[], EnginePort] | None = None,
+        encoder: EncoderPort | None = None,
+        state_token_ids: Sequence[int] = STATE_TOKEN_IDS,
+        window_rounds: int = WINDOW_ROUNDS,
+        **llm: object,
+    ) -> None:
         self.logs = Logs()
         self.view = ControlView()
         self.redis: dict[str, Checkpoint] = {}
         self.now_us = 1_000_000_000_000
         self.counts: dict[str, int] = {}
-        self.encoder = ScriptedEncoder()
+        self.num_loaded = 0
+        self.encoder = encoder or ScriptedEncoder()
         self.max_sessions = 1000
+        self._make_engine = engine or (lambda: ScriptedEngine(self.max_sessions))
+        self._state_token_ids, self._window_rounds = state_token_ids, window_rounds
         self._settings = LlmSettings(commit_period_s=0.001, **llm)
         self._reader = FrameReader(FrameBudget(min_pixels=SIZE * SIZE, max_pixels=4 * SIZE * SIZE))
         self.take_over()
@@ -161,14 +178,14 @@ class World:
         # Tombstones that the owner wrote come back to it by the log.
         for record in self.logs.topics.get(TOPICS.control, [])[self.view.next_offset :]:
             self.view = self.view.after(record.key, record.value, record.offset)
-        self.engine = ScriptedEngine(self.max_sessions)
+        self.engine = self._make_engine()
         parts = Parts(
             self.engine,
             self.encoder,
             Telemetry("llm", TelemetrySettings()),
             self._settings,
-            STATE_TOKEN_IDS,
-            WINDOW_ROUNDS,
+            self._state_token_ids,
+            self._window_rounds,
             lambda: self.now_us,
             lambda: self.now_us / 1e6,
         )
@@ -183,7 +200,16 @@ class World:
             self._count,
         )
         self.partition = Partition(
-            0, standing, 1, TOPICS, parts, self._reader, self.committer, CLUSTER_ID, self._save
+            0,
+            standing,
+            1,
+            TOPICS,
+            parts,
+            self._reader,
+            self.committer,
+            CLUSTER_ID,
+            self._save,
+            self._load_picture,
         )
         self.partition.restore(standing, self.view)
         self._next_read = standing.next_offset
@@ -252,6 +278,17 @@ class World:
 
     def _save(self, checkpoints: Sequence[Checkpoint]) -> None:
         self.redis.update({checkpoint.state.stream_id: checkpoint for checkpoint in checkpoints})
+
+    def _load_picture(self, frame: Frame) -> Future[np.ndarray]:
+        self.num_loaded += 1
+        loaded: Future[np.ndarray] = Future()
+        kept = list(self.logs.records(TOPICS.frames, frame.offset, frame.offset + 1))
+        if kept:
+            (picture,) = [item.pixels for item in self._reader.read(kept[0]) if item.id == frame.id]
+            loaded.set_result(picture)
+        else:
+            loaded.set_exception(PictureExpired("deleted"))
+        return loaded
 
     def _count(self, outcome: str, amount: int) -> None:
         self.counts[outcome] = self.counts.get(outcome, 0) + amount

@@ -67,7 +67,7 @@ class History:
     """Sends what ingest would, and remembers what could be read of it."""
 
     def __init__(self) -> None:
-        self.world = World()
+        self.world = World(max_pending_frames=2)
         self.frames: dict[str, list[FrameRecord]] = {stream_id: [] for stream_id in STREAMS}
         self.epoch: dict[str, int] = {}
         self.seq: dict[str, int] = {}

@@ -306,6 +306,29 @@ def test_a_recording_is_never_shed_nor_urgent_nor_lost(source: str, is_recording
     assert deadlines_ms(gate) == [math.inf] * 4
 
 
+def test_pictures_let_go_of_are_read_again_in_their_turn():
+    gate = Gate("film.mp4", max_pending_frames=1)
+    gate.watch()
+    gate.frames(STANDBY, RESPONSE, SILENCE, RESPONSE)
+    gate.world.receive(4)
+    events = gate.finish()
+    assert kinds(events) == ["STARTED", "OPEN", "CLOSE", "CLOSE"]
+    assert [event.text for event in events[2:]] == ["number 1", "number 3"]
+    assert gate.world.num_loaded == 3
+
+
+def test_a_picture_let_go_of_and_deleted_meanwhile_is_named():
+    gate = Gate("film.mp4", max_pending_frames=1)
+    gate.watch()
+    gate.frames(SILENCE, RESPONSE, SILENCE)
+    gate.world.receive(3)
+    gate.world.logs.begins[TOPICS.frames] = 2
+    events = gate.finish()
+    assert gaps(events) == [("EXPIRED", 1, 1)]
+    assert not gate.world.logs.topics.get(TOPICS.quarantine)
+    assert gate.world.state(GATE).watches[0].rounds_decided == 2
+
+
 def test_a_live_stream_over_http_is_live():
     gate = Gate("http://gate/mjpeg")
     gate.watch()
