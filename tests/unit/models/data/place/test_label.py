@@ -120,9 +120,13 @@ def test_at_one_frame_a_second_nothing_is_missed(seed, phase_ms):
     script = random_script(seed)
     times = list(range(phase_ms, 45_000, 1000))
     golds = golds_of(script, times, queries("narration")[0])
-    narrated = [gold.start_ms for gold in golds if gold.start_ms < gold.end_ms]
-    whole = [act.start_ms for act in script.told_acts if times[0] <= act.start_ms and act.end_ms < times[-1]]
-    assert set(whole) <= set(narrated) and len(narrated) == len(set(narrated))
+    narrated = [(gold.start_ms, gold.slots.kind) for gold in golds if gold.start_ms < gold.end_ms]
+    whole = {
+        (act.start_ms, act.kind)
+        for act in script.told_acts
+        if times[0] <= act.start_ms and act.end_ms < times[-1]
+    }
+    assert whole <= set(narrated) and len(narrated) == len(set(narrated))
     lights = [gold for gold in golds if gold.slots.subject == "light"]
     switched = [a for a in script.acts if a.kind.startswith("light") and times[0] < a.start_ms <= times[-1]]
     assert len(lights) == len(switched)
@@ -214,6 +218,17 @@ def test_grounding_asked_late_tells_the_latest_span_at_once():
     second = act_of(ActKind.CAR_PASSES, 4000, 7000, "blue", "left")
     rounds = told(script_of(first, second), "grounding", "When does a car drive past?", 9)
     assert (states(rounds), rounds[9][1]) == ("sssssssssRssss", "5s to 7s")
+
+
+def test_grounding_asked_while_it_lasts_waits_from_then_on_and_tells_the_whole_span():
+    leaving = act_of(ActKind.CAR_LEAVES, 8300, 11_000, "red")
+    for instruction, first_live, expected in (
+        ("When is the red car at the gate?", 7, "sssssssbbRssss"),
+        ("When does a car arrive?", 4, "ssssbRssssssss"),
+    ):
+        rounds = told(script_of(ARRIVAL, leaving), "grounding", instruction, first_live)
+        assert states(rounds) == expected
+    assert rounds[5][1] == "3s to 5s"
 
 
 def test_event_asked_late_is_told_if_under_way_and_not_if_over():
