@@ -53,6 +53,7 @@ class ModelRunner:
                 for row in rows
                 for table in (row.session.table,)
             ],
+            self._model.num_heads,
         )
         embeds, visual = self._embed(rows)
         hidden = self._model.forward(embeds, self._positions(rows), visual=visual, attention_step=step)

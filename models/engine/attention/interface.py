@@ -48,7 +48,9 @@ class AttentionStep(Protocol):
 
 
 class AttentionBackend(Protocol):
-    def begin(self, cache: KVCache, new_slots: np.ndarray, rows: Sequence[AttentionRow]) -> AttentionStep:
+    def begin(
+        self, cache: KVCache, new_slots: np.ndarray, rows: Sequence[AttentionRow], num_heads: int
+    ) -> AttentionStep:
         """Prepare what all layers of a step share. `new_slots` [T] is where the new tokens go.
 
         Whatever the device has to be told of the step it is told here, so that `attend` neither copies from

@@ -27,7 +27,9 @@ class SdpaAttention:
     are read in place, without a copy; otherwise they are gathered first.
     """
 
-    def begin(self, cache: KVCache, new_slots: np.ndarray, rows: Sequence[AttentionRow]) -> AttentionStep:
+    def begin(
+        self, cache: KVCache, new_slots: np.ndarray, rows: Sequence[AttentionRow], num_heads: int
+    ) -> AttentionStep:
         return _SdpaStep(cache, new_slots, rows)
 
 

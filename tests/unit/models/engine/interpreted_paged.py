@@ -1,0 +1,95 @@
+"""Run by test_attention_paged.py in a process of its own, in which Triton interprets its kernels.
+
+The interpreter multiplies the bits of bfloat16 as integers, so these tests use the other dtypes.
+"""
+
+import pytest
+import torch
+import triton
+from attention_support import CPU, random_step
+from engine_support import INSTRUCTIONS, assert_same, make_model, make_rounds, run_all
+
+from models.engine.attention import SdpaAttention
+from models.engine.attention.paged import PagedAttention
+from models.engine.config import EngineConfig
+from models.engine.engine import Engine
+
+MIXED = ((5, 23), (1, 40), (19, 19), (1, 1))
+
+
+def test_kernels_are_interpreted() -> None:
+    assert triton.knobs.runtime.interpret
+
+
+@pytest.mark.parametrize("max_keys_per_item", [None, 7, 32])
+def test_a_mixed_step_is_attention_written_out(max_keys_per_item: int | None) -> None:
+    step = random_step(MIXED)
+    output = step.run(PagedAttention(CPU, max_keys_per_item))
+    torch.testing.assert_close(output.double(), step.expected(), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("num_kv_heads", "num_shared", "head_dim"),
+    [(4, 7, 128), (1, 1, 80), (2, 16, 64), (1, 3, 48), (1, 20, 16)],
+)
+def test_any_shape_of_heads(num_kv_heads: int, num_shared: int, head_dim: int) -> None:
+    step = random_step(
+        ((9, 70), (1, 33)), num_kv_heads=num_kv_heads, num_shared=num_shared, head_dim=head_dim
+    )
+    output = step.run(PagedAttention(CPU, max_keys_per_item=30))
+    torch.testing.assert_close(output.double(), step.expected(), atol=5e-6, rtol=0)
+
+
+@pytest.mark.parametrize("block_tokens", [1, 5, 64])
+def test_any_size_of_block(block_tokens: int) -> None:
+    step = random_step(MIXED, block_tokens=block_tokens)
+    output = step.run(PagedAttention(CPU, max_keys_per_item=16))
+    torch.testing.assert_close(output.double(), step.expected(), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("max_keys_per_item", [None, 64])
+def test_half_precision_in_tiles_of_128_queries(max_keys_per_item: int | None) -> None:
+    step = random_step(((70, 150), (1, 90), (33, 33)), num_kv_heads=1, num_shared=7, dtype=torch.float16)
+    output = step.run(PagedAttention(CPU, max_keys_per_item))
+    assert output.dtype == torch.float16
+    torch.testing.assert_close(output.double(), step.expected(), atol=2e-3, rtol=0)
+
+
+def test_scores_far_apart_give_no_nan() -> None:
+    step = random_step(((4, 30), (4, 4)), scale=30.0)
+    output = step.run(PagedAttention(CPU, max_keys_per_item=5))
+    torch.testing.assert_close(output.double(), step.expected(), atol=1e-3, rtol=1e-4)
+
+
+def test_with_a_bound_company_changes_no_bit() -> None:
+    lengths = ((6, 60), (1, 75), (20, 40))
+    step = random_step(lengths)
+    together = step.run(PagedAttention(CPU, max_keys_per_item=16))
+    start = 0
+    for row in step.rows:
+        end = start + row.num_queries
+        alone = PagedAttention(CPU, max_keys_per_item=16).begin(
+            step.cache, step.new_slots[start:end], [row], step.num_heads
+        )
+        of_row = [each[:, :, start:end] for each in (step.query, step.key, step.value)]
+        assert torch.equal(alone.attend(1, *of_row, scaling=0.3), together[:, start:end])
+        start = end
+
+
+def test_the_engine_decides_the_same() -> None:
+    # Few heads and small frames: the interpreter takes milliseconds for an item.
+    model = make_model(num_layers=2, num_kv_heads=1, max_reply_tokens=3)
+    config = EngineConfig(
+        max_sessions=2, max_kv_tokens=1024, max_batch_tokens=64, max_frame_tokens=4, window_rounds=2
+    )
+    outcomes = []
+    for attention in (SdpaAttention(), PagedAttention(CPU, max_keys_per_item=48)):
+        engine = Engine(model, config, attention)
+        for index in range(2):
+            engine.open(f"s{index}", INSTRUCTIONS[index])
+        feeds = {f"s{index}": make_rounds(model, index, 4, grids=((1, 1), (2, 2))) for index in range(2)}
+        outcomes.append(run_all(engine, feeds))
+    expected, actual = outcomes
+    assert any(outcome.text_ids for rounds in expected.values() for outcome in rounds), "nobody spoke"
+    for name in expected:
+        assert_same(actual[name], expected[name])
