@@ -90,6 +90,7 @@ class Place:
         self.cameras = cameras
         self.begun_us = self.world.now_us
         self.most_waiting = 0
+        self.longest_wait_s = dict.fromkeys((camera.stream_id for camera in cameras), 0.0)
         for camera in cameras:
             self.world.add_stream(camera.stream_id, camera.source)
             camera.epoch = self.world.begin_epoch(camera.stream_id)
@@ -149,6 +150,12 @@ class Place:
             for kind in ("extend_tokens", "decode_tokens", "replay_tokens")
         )
         world.now_us += max(1000, int(num_tokens / TOKENS_A_SECOND * 1e6))
+        for stream, session in world.partition.sessions().values():
+            camera = next(camera for camera in self.cameras if camera.stream_id == stream.stream_id)
+            if session.next_frame.frame_seq < len(camera.sent):
+                captured_at_us = camera.sent[session.next_frame.frame_seq].frames.frames[0].captured_at_us
+                wait_s = (world.now_us - captured_at_us) / 1e6
+                self.longest_wait_s[camera.stream_id] = max(self.longest_wait_s[camera.stream_id], wait_s)
         world.partition.commit_if_due(GROUP)
         world.committer.commit()
 
@@ -168,6 +175,8 @@ def test_one_overloaded_stream_sheds_and_the_others_lose_nothing(model: Language
     assert place.skipped("hog") > 0.4 * len(hog.sent)
     assert place.decided("hog") > 5
     assert [place.skipped(camera.stream_id) for camera in others] == [0, 0, 0]
+    # Of steps a third of a second long.
+    assert max(place.longest_wait_s[camera.stream_id] for camera in others) < 1.0
 
 
 def test_a_file_that_is_far_behind_loses_nothing_and_holds_up_nobody(model: LanguageModel) -> None:
