@@ -63,6 +63,7 @@ def measure(
         old_s: list[float] = []
         young_s: list[float] = []
         interleaved([_timed_block(old, old_s), _timed_block(young, young_s)], num_repeats)
+        tick(num_repeats * BLOCK_ROUNDS)
         ratios = [ours / theirs for ours, theirs in zip(old_s, young_s, strict=True)]
         samples.append(
             AgeSample(age, ages[0], Spread.of(old_s), Spread.of(young_s), Spread.of(ratios), resident_bytes())

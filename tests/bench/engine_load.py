@@ -29,6 +29,8 @@ from tests.bench.scripted import Script
 from tests.bench.servers import LIMIT_MS, BaselineServer, EngineServer, Frames
 from tests.bench.workload import Workload
 
+# A reply takes a step a token, so a step must be much shorter than a second is long divided by a reply's tokens.
+BATCH_TOKENS = 320
 SIDES = ("engine", "resend", "evict_half", "evict_quarter")
 
 
@@ -132,7 +134,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="of the trial that counts")
     parser.add_argument("--trial-seconds", type=float, default=8.0, help="of the ones that search")
     parser.add_argument("--max-streams", type=int, default=256)
-    parser.add_argument("--batch-tokens", type=int, default=320, help="most tokens in a step")
+    parser.add_argument("--batch-tokens", type=int, default=BATCH_TOKENS, help="most tokens in a step")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
 

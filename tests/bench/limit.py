@@ -154,7 +154,7 @@ class _Products:
 def _layer_weights(workload: Workload) -> list[tuple[int, int]]:
     """[out, in] of the linear layers of one decoder layer."""
     model = workload.model
-    intermediate = model.text_config.intermediate_size
+    intermediate = model._text.config.intermediate_size
     kv_size = model.num_kv_heads * model.head_dim
     q_size = model.num_heads * model.head_dim
     return [

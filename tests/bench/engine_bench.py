@@ -1,0 +1,181 @@
+"""`make bench-engine`: all measurements of the engine in one run, as JSON, pictures and a report.
+
+    python -m tests.bench.engine_bench [--quick] [--output docs/benchmarks]
+    python -m tests.bench.engine_bench --report-only    (write the report again from engine.json)
+
+About ten minutes on two quiet cores. `--quick` takes a minute or two and says nothing worth keeping.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from services.shared.settings import ModelSettings
+from tests.bench import (
+    age,
+    engine_load,
+    engine_plots,
+    engine_report,
+    held_out,
+    limit,
+    rebuild,
+    round_cost,
+    window_price,
+)
+from tests.bench.environment import Environment
+from tests.bench.hugging_face import HuggingFaceModel
+from tests.bench.results import Results, from_json, to_json
+from tests.bench.scripted import Script
+from tests.bench.workload import Workload
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything is measured."""
+
+    # Window length -> sessions that the engine runs at once, and dialogues in a batch of the baselines.
+    windows: dict[int, tuple[tuple[int, ...], int]]
+    repeats: int
+    ages: tuple[int, ...]
+    age_repeats: int
+    session_counts: tuple[int, ...]
+    streams: int
+    stream_rounds: int
+    load_trial_s: float
+    load_s: float
+    max_streams: int
+    """The baselines are asked for at most a half and a sixteenth of it."""
+
+
+FULL = Plan(
+    windows={30: ((1, 8, 32), 8), 60: ((1, 8, 32), 8), 120: ((1, 8, 32), 4), 300: ((1, 4), 2)},
+    repeats=5,
+    ages=(500, 1000, 2000, 5000, 10_000, 20_000),
+    age_repeats=9,
+    session_counts=(1, 5, 32),
+    streams=20,
+    stream_rounds=96,
+    load_trial_s=5.0,
+    load_s=20.0,
+    max_streams=256,
+)
+QUICK = Plan(
+    windows={30: ((1, 8), 2), 60: ((1, 4), 2)},
+    repeats=2,
+    ages=(100, 200, 400),
+    age_repeats=3,
+    session_counts=(1, 5),
+    streams=2,
+    stream_rounds=72,
+    load_trial_s=2.0,
+    load_s=3.0,
+    max_streams=32,
+)
+
+
+def run(plan: Plan, model_dir: Path) -> Results:
+    """Everything, one measurement after the other; the ones that are not timed share two processes."""
+    started_s = time.monotonic()
+    cpu_s = time.process_time()
+    environment = Environment.now()
+    workload = Workload.load(model_dir)
+    hf = HuggingFaceModel.of(workload.model)
+
+    windows = []
+    with _progress("a round's cost", len(plan.windows), "window") as bar:
+        for window_rounds, (engine_sizes, baseline_batch) in plan.windows.items():
+            windows.append(
+                round_cost.measure(workload, hf, window_rounds, engine_sizes, baseline_batch, plan.repeats)
+            )
+            bar.update()
+    with _progress("the limit", len(plan.session_counts), "batch") as bar:
+        limits = []
+        for num_sessions in plan.session_counts:
+            limits.append(limit.measure(workload, num_sessions, plan.repeats))
+            bar.update()
+    with _progress("age", plan.ages[-1], "round") as bar:
+        aging = age.measure(workload, plan.ages, plan.age_repeats, bar.update)
+    timed_share = (time.process_time() - cpu_s) / (time.monotonic() - started_s)
+
+    loads = []
+    window_rounds = workload.model.config.window_rounds
+    for side, share in (("engine", 1), ("evict_half", 2), ("resend", 16)):
+        with _progress(f"load, {side}", 0, "trial") as bar:
+            script = Script()
+            server = engine_load.make_server(
+                workload, side, script, window_rounds, plan.max_streams // share, engine_load.BATCH_TOKENS
+            )
+            loads.append(
+                engine_load.measure(
+                    server,
+                    side,
+                    window_rounds,
+                    script,
+                    plan.load_trial_s,
+                    plan.load_s,
+                    plan.max_streams // share,
+                    lambda trial, bar=bar: bar.update(),
+                )
+            )
+    with _progress("held-out streams", plan.streams, "stream") as bar:
+        runs = held_out.run_streams(model_dir, plan.streams, plan.stream_rounds, 2, bar.update)
+    return Results(
+        environment=environment,
+        duration_s=time.monotonic() - started_s,
+        cpu_share=timed_share,
+        round_tokens=workload.round_tokens,
+        pinned_tokens=workload.num_pinned,
+        checkpoint_window_rounds=window_rounds,
+        flops={
+            str(cost.window_rounds): limit.step_flops(workload, 1, cost.window_rounds) for cost in windows
+        },
+        windows=tuple(windows),
+        limits=tuple(limits),
+        aging=aging,
+        loads=tuple(loads),
+        price=window_price.summarise(runs, np.random.default_rng(0)),
+        rebuild=rebuild.summarise(runs),
+    )
+
+
+def _progress(what: str, total: int, unit: str) -> tqdm:
+    return tqdm(desc=f"{what:<18}", total=total or None, unit=unit, dynamic_ncols=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.engine_bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", type=Path, default=ModelSettings().path)
+    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks"))
+    parser.add_argument("--quick", action="store_true", help="everything, but hardly any of it")
+    parser.add_argument("--streams", type=int, help="held-out streams, instead of the plan's number")
+    parser.add_argument("--report-only", action="store_true", help="draw and write from engine.json as it is")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    path = arguments.output / "engine.json"
+    if arguments.report_only:
+        results = from_json(path.read_text(encoding="utf-8"))
+    else:
+        plan = QUICK if arguments.quick else FULL
+        if arguments.streams:
+            plan = replace(plan, streams=arguments.streams)
+        results = run(plan, arguments.model)
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        path.write_text(to_json(results), encoding="utf-8")
+    engine_plots.draw(results, arguments.output)
+    (arguments.output / "engine.md").write_text(engine_report.write(results), encoding="utf-8")
+    print(f"{arguments.output / 'engine.md'}: {results.duration_s / 60:.1f} minutes")
+
+
+if __name__ == "__main__":
+    main()
