@@ -22,9 +22,12 @@ class LifeCycle:
     Events come without `seq`. Every OPEN is ended by exactly one CLOSE or RETRACT that repeats its event_id.
     """
 
-    def __init__(self, watch: Watch, opened: OpenEvent | None = None) -> None:
+    def __init__(
+        self, watch: Watch, opened: OpenEvent | None = None, activation: FrameMark | None = None
+    ) -> None:
         self._watch = watch
         self._opened = opened
+        self._activation = activation
 
     @property
     def opened(self) -> OpenEvent | None:
@@ -32,6 +35,7 @@ class LifeCycle:
         return self._opened
 
     def start(self, frame: FrameMark) -> Event:
+        self._activation = frame
         event = self._event(EventKind.EVENT_KIND_STARTED, frame, self._id("started", frame))
         event.detail = self._watch.instruction
         return event
@@ -85,7 +89,8 @@ class LifeCycle:
     def end(self, reason: Reason, frame: FrameMark | None, detail: str = "") -> list[Event]:
         """RETRACT of what is open, and ENDED. `frame` is the last one decided; None if there is none."""
         retracted = self.retract(reason, frame)
-        ended = self._event(EventKind.EVENT_KIND_ENDED, frame, self._id("ended", None))
+        # One that had to give up its place for a time ends more than once.
+        ended = self._event(EventKind.EVENT_KIND_ENDED, frame, self._id("ended", self._activation))
         ended.reason = reason
         ended.detail = detail
         return [ended] if retracted is None else [retracted, ended]

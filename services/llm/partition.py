@@ -85,6 +85,11 @@ class Partition:
         return sum(len(stream.roster.sessions) for stream in self._streams.values())
 
     @property
+    def num_watches_waiting(self) -> int:
+        """For room in the engine."""
+        return sum(stream.roster.num_waiting for stream in self._streams.values())
+
+    @property
     def is_waiting(self) -> bool:
         """Something that is not told by the consumer will come soon: an embedding, or the end of a commit."""
         return not self._committer.is_idle or any(stream.is_encoding for stream in self._streams.values())

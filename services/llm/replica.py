@@ -136,6 +136,9 @@ class Replica:
         self._assignment = Assignment(self._settings, self._wait_idle)
         telemetry.gauge(Metrics.PARTITIONS_OWNED, lambda: len(self._partitions))
         telemetry.gauge(Metrics.SESSIONS, lambda: self._sum(lambda partition: partition.num_sessions))
+        telemetry.gauge(
+            Metrics.WATCHES_WAITING, lambda: self._sum(lambda partition: partition.num_watches_waiting)
+        )
         telemetry.gauge(Metrics.PENDING_FRAMES, lambda: self._sum(lambda partition: partition.num_waiting))
 
     def _receive(self) -> None:

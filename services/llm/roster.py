@@ -1,8 +1,9 @@
-"""The watches of one stream: which run, which ended for good, and which are still to start."""
+"""The watches of one stream: which run, which wait for room, which ended for good, and which are still to start."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from opentelemetry.context import Context
 
@@ -10,12 +11,24 @@ from models.engine.errors import EngineFull
 from services.llm.frame import FrameId, FrameMark
 from services.llm.life_cycle import LifeCycle
 from services.llm.parts import Parts
-from services.llm.session import PastRound, Session
+from services.llm.session import PastRound, Session, life_cycle_of
 from streamo.v1.event_pb2 import Event, Reason
 from streamo.v1.state_pb2 import WatchState
 from streamo.v1.watch_pb2 import Watch
 
 Tell = Callable[[Event, Context | None], None]
+
+# Between two tries to start a watch that there was no room for; doubled each time. A try costs an encoded frame.
+_MIN_RETRY_S, _MAX_RETRY_S = 1.0, 30.0
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A watch that there was no room for."""
+
+    version: int
+    try_at_s: float
+    pause_s: float
 
 
 class Roster:
@@ -29,17 +42,22 @@ class Roster:
         self._stream_is_wanted = True
         # Watches that `control` may still hold, but that do not start again: id -> (version, why).
         self._ended: dict[str, tuple[int, Reason]] = {}
+        self._waiting: dict[str, _Waiting] = {}
 
     def follow(self, wanted: Mapping[str, Watch], stream_is_wanted: bool) -> bool:
-        """Takes note of what `control` holds now; whether the ended ones to remember have changed."""
+        """Takes note of what `control` holds now; whether those to remember have changed."""
         self._wanted, self._stream_is_wanted = wanted, stream_is_wanted
-        kept = {
-            watch_id: ended
-            for watch_id, ended in self._ended.items()
-            if watch_id in wanted and wanted[watch_id].version == ended[0]
-        }
-        changed, self._ended = kept != self._ended, kept
+        versions = {watch_id: watch.version for watch_id, watch in wanted.items()}
+        ended = {id: ended for id, ended in self._ended.items() if versions.get(id) == ended[0]}
+        waiting = {id: one for id, one in self._waiting.items() if versions.get(id) == one.version}
+        changed = (ended, waiting) != (self._ended, self._waiting)
+        self._ended, self._waiting = ended, waiting
         return changed
+
+    @property
+    def num_waiting(self) -> int:
+        """Watches that wait for room."""
+        return len(self._waiting)
 
     @property
     def has_rounds_under_way(self) -> bool:
@@ -61,15 +79,18 @@ class Roster:
 
     @property
     def to_start(self) -> list[Watch]:
-        """Watches that take effect at the next frame, in the order in which they were added."""
-        waiting = [w for w in self._wanted.values() if w.watch_id not in self.sessions | self._ended]
+        """Watches that take effect at the next frame if there is room, in the order in which they were added."""
+        now_s = self._parts.monotonic_s()
+        paused = {watch_id for watch_id, one in self._waiting.items() if one.try_at_s > now_s}
+        others = self.sessions.keys() | self._ended.keys() | paused
+        waiting = [watch for watch in self._wanted.values() if watch.watch_id not in others]
         return sorted(waiting, key=lambda watch: watch.version)
 
     def takers(self, frame: FrameId) -> list[Session]:
         return [session for session in self.sessions.values() if session.next_to_append <= frame]
 
     def start(self, watch: Watch, frame: FrameMark) -> Session | None:
-        """Starts a watch at this frame. One that the engine refuses is ended at once; then None."""
+        """Starts a watch at this frame. One that the engine refuses is ended at once, or waits for room; then None."""
         session = self._session(watch)
         try:
             started = session.open(frame)
@@ -77,6 +98,7 @@ class Roster:
             self._refuse(watch, LifeCycle(watch), error)
             return None
         self.sessions[watch.watch_id] = session
+        self._waiting.pop(watch.watch_id, None)
         self._tell(started, None)
         return session
 
@@ -86,20 +108,22 @@ class Roster:
         try:
             session.resume(state, past)
         except (EngineFull, ValueError) as error:
-            opened = state.open if state.HasField("open") else None
-            self._refuse(watch, LifeCycle(watch, opened), error)
+            self._refuse(watch, life_cycle_of(watch, state), error)
             return
         self.sessions[watch.watch_id] = session
 
     def end_former(self, stream_id: str, state: WatchState, reason: Reason) -> None:
         """Ends what ran before a takeover and is not wanted any more."""
         watch = Watch(stream_id=stream_id, watch_id=state.watch_id, version=state.version, task=state.task)
-        opened = state.open if state.HasField("open") else None
-        for event in LifeCycle(watch, opened).end(reason, None):
+        for event in life_cycle_of(watch, state).end(reason, None):
             self._tell(event, None)
 
     def restore_ended(self, state: WatchState) -> None:
-        self._ended[state.watch_id] = (state.version, state.ended)
+        if state.ended == Reason.REASON_NO_ROOM:
+            now_s = self._parts.monotonic_s()
+            self._waiting[state.watch_id] = _Waiting(state.version, now_s, _MIN_RETRY_S)
+        else:
+            self._ended[state.watch_id] = (state.version, state.ended)
 
     def end(self, watch_id: str, reason: Reason, detail: str = "", *, for_good: bool = False) -> None:
         """Ends a running watch. `for_good`: it does not start again though `control` holds it."""
@@ -136,7 +160,11 @@ class Roster:
             WatchState(watch_id=watch_id, version=version, ended=reason)
             for watch_id, (version, reason) in self._ended.items()
         ]
-        return running + ended
+        waiting = [
+            WatchState(watch_id=watch_id, version=one.version, ended=Reason.REASON_NO_ROOM)
+            for watch_id, one in self._waiting.items()
+        ]
+        return running + ended + waiting
 
     def drop(self) -> None:
         for session in self.sessions.values():
@@ -146,7 +174,16 @@ class Roster:
     def _session(self, watch: Watch) -> Session:
         return Session(self._parts.engine, watch, self._parts.state_token_ids, self._parts.window_rounds)
 
-    def _refuse(self, watch: Watch, life_cycle: LifeCycle, error: Exception) -> None:
-        for event in life_cycle.end(Reason.REASON_REFUSED, None, str(error)):
-            self._tell(event, None)
-        self._ended[watch.watch_id] = (watch.version, Reason.REASON_REFUSED)
+    def _refuse(self, watch: Watch, life_cycle: LifeCycle, error: EngineFull | ValueError) -> None:
+        if isinstance(error, ValueError) or watch.once:  # who asks a question wants to know now
+            for event in life_cycle.end(Reason.REASON_REFUSED, None, str(error)):
+                self._tell(event, None)
+            self._ended[watch.watch_id] = (watch.version, Reason.REASON_REFUSED)
+            return
+        before = self._waiting.get(watch.watch_id)
+        if before is None:
+            for event in life_cycle.end(Reason.REASON_NO_ROOM, None, str(error)):
+                self._tell(event, None)
+        pause_s = _MIN_RETRY_S if before is None else min(2 * before.pause_s, _MAX_RETRY_S)
+        try_at_s = self._parts.monotonic_s() + pause_s
+        self._waiting[watch.watch_id] = _Waiting(watch.version, try_at_s, pause_s)

@@ -117,7 +117,7 @@ class Session:
             for round_ in past
         ]
         self._open(inputs)
-        self.life_cycle = LifeCycle(self.watch, state.open if state.HasField("open") else None)
+        self.life_cycle = life_cycle_of(self.watch, state)
         self.activation = FrameMark.of(state.activation)
         self.rounds_decided = state.rounds_decided
         self.skip_to(FrameId.of(state.next_frame))
@@ -281,6 +281,15 @@ class Session:
             start_ms=self._window[0].start_ms,
             offset_steps=offset_steps,
         )
+
+
+def life_cycle_of(watch: Watch, state: WatchState) -> LifeCycle:
+    """As it was when `state` was committed."""
+    return LifeCycle(
+        watch,
+        state.open if state.HasField("open") else None,
+        FrameMark.of(state.activation) if state.HasField("activation") else None,
+    )
 
 
 def unpack_states(window: Window) -> list[State]:

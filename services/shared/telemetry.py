@@ -92,6 +92,11 @@ class Metrics:
     STREAMS_RUNNING = ("streamo.ingest.streams_running", "{stream}", "Streams this worker runs")
     PARTITIONS_OWNED = ("streamo.llm.partitions_owned", "{partition}", "Partitions this replica owns")
     SESSIONS = ("streamo.llm.sessions", "{session}", "Live sessions")
+    WATCHES_WAITING = (
+        "streamo.llm.watches_waiting",
+        "{watch}",
+        "Watches that there is no room for: above 0, add replicas",
+    )
     KV_FREE_BLOCKS = ("streamo.llm.kv_free_blocks", "{block}", "Blocks of the KV cache that no session holds")
     KV_HELD_BLOCKS = ("streamo.llm.kv_held_blocks", "{block}", "Blocks of the KV cache that sessions hold")
     PINNED_PREFIXES = (

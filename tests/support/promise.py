@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from streamo.v1.event_pb2 import Event, EventKind
+from streamo.v1.event_pb2 import Event, EventKind, Reason
 from streamo.v1.frame_pb2 import FrameRecord
 from streamo.v1.state_pb2 import StreamState, WatchState
 
@@ -69,7 +69,7 @@ def _life_cycles(records: StreamRecords) -> list[str]:
         key, at = (event.watch_id, event.watch_version), f"{EventKind.Name(event.kind)} seq {event.seq}"
         watch = watches.get(key)
         if event.kind == EventKind.EVENT_KIND_STARTED:
-            if watch is not None:
+            if watch is not None and not _gave_way(watch):
                 wrong.append(f"{at}: watch {key} started twice")
             watches[key] = _Watch(event)
             continue
@@ -84,6 +84,11 @@ def _life_cycles(records: StreamRecords) -> list[str]:
     if left != held:
         wrong.append(f"OPEN without an end {sorted(left - held)}; open in state only {sorted(held - left)}")
     return wrong
+
+
+def _gave_way(watch: _Watch) -> bool:
+    """Ended for want of room, and so free to start again."""
+    return watch.ended is not None and watch.ended.reason == Reason.REASON_NO_ROOM
 
 
 def _apply(watch: _Watch, event: Event, at: str) -> list[str]:

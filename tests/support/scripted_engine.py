@@ -68,6 +68,7 @@ class ScriptedEngine:
     def __init__(self, max_sessions: int = 1000) -> None:
         self.sessions: dict[str, _Session] = {}
         self.max_sessions = max_sessions
+        self.num_refused = 0
 
     def open(
         self,
@@ -82,6 +83,7 @@ class ScriptedEngine:
         if not instruction.strip():
             raise ValueError("instruction is empty")
         if len(self.sessions) >= self.max_sessions:
+            self.num_refused += 1
             raise EngineFull("no room")
         for past in past_rounds:
             state, _, number = _script(past)

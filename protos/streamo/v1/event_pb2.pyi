@@ -38,6 +38,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_UNREADABLE: _ClassVar[Reason]
     REASON_EXPIRED: _ClassVar[Reason]
     REASON_REFUSED: _ClassVar[Reason]
+    REASON_NO_ROOM: _ClassVar[Reason]
 EVENT_KIND_UNSPECIFIED: EventKind
 EVENT_KIND_OPEN: EventKind
 EVENT_KIND_CLOSE: EventKind
@@ -62,6 +63,7 @@ REASON_DISCONNECTED: Reason
 REASON_UNREADABLE: Reason
 REASON_EXPIRED: Reason
 REASON_REFUSED: Reason
+REASON_NO_ROOM: Reason
 
 class FrameRef(_message.Message):
     __slots__ = ("epoch", "frame_seq", "media_time_ms")

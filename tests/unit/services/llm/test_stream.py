@@ -234,13 +234,10 @@ def test_a_removed_stream_keeps_its_seq_and_nothing_else():
     assert gate.world.state(GATE).stream_version == version
 
 
-@pytest.mark.parametrize("instruction", ["", "cars"])
-def test_a_watch_that_the_engine_refuses_ends_and_harms_no_other(instruction: str):
+def test_a_watch_that_the_engine_refuses_ends_and_harms_no_other():
     gate = Gate()
-    gate.world.max_sessions = 1
-    gate.world.take_over()
     gate.watch("good")
-    gate.watch("refused", instruction=instruction)
+    gate.watch("refused", instruction="")
     gate.frames(SILENCE, RESPONSE)
     gate.world.finish()
     gate.world.take_over()
@@ -250,6 +247,68 @@ def test_a_watch_that_the_engine_refuses_ends_and_harms_no_other(instruction: st
     assert told == [("good", "STARTED"), ("refused", "ENDED"), ("good", "CLOSE"), ("good", "CLOSE")]
     assert events[1].reason == Reason.REASON_REFUSED
     assert events[1].detail
+
+
+def test_a_watch_without_room_waits_and_starts_when_there_is():
+    gate = Gate()
+    gate.world.engine.max_sessions = 1
+    gate.watch("first")
+    gate.watch("second")
+    for _ in range(60):
+        gate.frames(SILENCE)
+        gate.world.finish()
+        gate.world.now_us += 1_000_000
+    assert 5 <= gate.world.engine.num_refused <= 9, "ever more rarely"
+    gate.world.remove_watch(GATE, "first")
+    gate.frames(SILENCE)
+    gate.world.finish()
+    gate.world.now_us += 31_000_000
+    gate.frames(RESPONSE)
+    events = gate.finish()
+    told = [(event.watch_id, kind) for event, kind in zip(events, kinds(events), strict=True)]
+    assert told == [
+        ("first", "STARTED"),
+        ("second", "ENDED"),
+        ("first", "ENDED"),
+        ("second", "STARTED"),
+        ("second", "CLOSE"),
+    ]
+    assert reasons(events) == ["NO_ROOM", "WATCH_REMOVED"]
+    assert events[1].detail == "no room"
+
+
+def test_a_takeover_without_room_for_all_ends_what_is_open_and_starts_it_anew_later():
+    gate = Gate()
+    gate.watch("first")
+    gate.watch("second")
+    gate.frames(STANDBY)
+    gate.world.finish()
+    for _ in range(2):  # the second owner knows that it has been told
+        gate.world.max_sessions = 1
+        gate.world.take_over()
+        gate.frames(STANDBY)
+        gate.world.finish()
+    events = gate.world.events(GATE)
+    told = [(event.watch_id, kind) for event, kind in zip(events, kinds(events), strict=True)]
+    assert told[4:] == [("second", "RETRACT"), ("second", "ENDED")]
+    gate.world.engine.max_sessions = 2
+    gate.world.now_us += 2_000_000
+    gate.frames(RESPONSE)
+    events = gate.finish()
+    told = [(event.watch_id, kind) for event, kind in zip(events, kinds(events), strict=True)]
+    assert told[6:] == [("second", "STARTED"), ("first", "CLOSE"), ("second", "CLOSE")]
+    gate.world.max_sessions = 1
+    gate.world.take_over()
+    gate.finish()
+    assert reasons(gate.world.events(GATE)) == ["NO_ROOM"] * 3
+
+
+def test_a_question_without_room_is_refused_at_once():
+    gate = Gate()
+    gate.world.engine.max_sessions = 0
+    gate.watch("asked", Task.TASK_QA, once=True, expires_at_us=gate.world.now_us + 60_000_000)
+    gate.frames(SILENCE)
+    assert reasons(gate.finish()) == ["REFUSED"]
 
 
 def test_an_ask_ends_with_its_answer_and_leaves_control():
