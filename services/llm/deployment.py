@@ -32,6 +32,7 @@ class LLM:
         # Here, not above: whoever deploys only names this class, and need not load the model's libraries for it.
         import torch
 
+        from models.engine.attention import attention_backend
         from models.engine.config import EngineConfig
         from models.engine.engine import Engine
         from models.vlm.frame_size import FrameBudget
@@ -57,6 +58,7 @@ class LLM:
                 max_window_tokens=settings.llm.max_window_tokens or None,
                 max_frame_tokens=budget.max_pixels // budget.unit**2,
             ),
+            attention_backend(settings.llm.attention, language_model.device),
         )
 
         async def encode(pixels: np.ndarray, carrier: dict[str, str]) -> np.ndarray:

@@ -95,6 +95,8 @@ class LlmSettings(Section):
     window_rounds: int = Field(default=0, ge=0)
     # Most tokens a session's window may hold, so that more sessions fit. 0: what its rounds can come to at most.
     max_window_tokens: int = Field(default=0, ge=0)
+    # How the engine computes attention; "auto" tries what suits the device and takes what comes to the right result.
+    attention: Literal["auto", "sdpa", "varlen", "paged"] = "auto"
     # From a live frame's capture: rounds are decided in the order in which this runs out.
     decision_target_ms: Positive = 300.0
     # A live stream further behind jumps to its newest frame.
