@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from services.cli import benchmark_commands
 from services.cli.eval_progress import mistakes_told, progress
 from services.cli.options import TaskName
 
@@ -16,8 +17,10 @@ if TYPE_CHECKING:  # torch, which other commands need not wait for
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Score a checkpoint through the serving engine, compare two runs.",
+    help="Score a checkpoint through the serving engine, compare two runs, score benchmarks' result files.",
 )
+app.command("ovo-bench")(benchmark_commands.ovo_bench)
+app.command("streaming-bench")(benchmark_commands.streaming_bench)
 
 
 class Split(StrEnum):
