@@ -44,7 +44,9 @@ def plot_statistics(statistics: DataStatistics, path: Path) -> None:
     ):
         axis.bar(list(counts), list(counts.values()))
         axis.set(title=f"{name} a sample", xlabel=name.lower(), ylabel="samples")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        # Room at both sides, so that a single bar is a bar and not a wall.
+        axis.set_xlim(min(counts, default=0) - 1, max(counts, default=0) + 1)
 
     figure.suptitle(
         f"{statistics.num_samples} samples, {len(statistics.videos)} videos, {sum(statistics.durations_s) / 3600:.2g} h"

@@ -19,7 +19,7 @@ from models.data.curation.endpoint import Endpoint
 from models.data.curation.filters import agree, clean_caption, same_answer, words
 from models.data.curation.store import Ledger, Store
 from models.data.curation.teacher import Teacher
-from tests.support.noisy_teacher import Noise, NoisyTeacher, TrueClip, make_clip
+from tests.support.noisy_teacher import QUERY, Noise, NoisyTeacher, TrueClip, make_clip
 from tests.support.stub_endpoint import Answer as HttpAnswer
 from tests.support.stub_endpoint import StubEndpoint
 
@@ -84,6 +84,12 @@ def scores(clips: Sequence[TrueClip], results: Iterable[ClipResult]) -> dict[str
             "narration": changes,
             "action": captions,
             "event": captions,
+            # Where it happens once; what was said before the filters has already passed those of its event.
+            "grounding": [
+                Claim(QUERY.format(claim.text), claim.start_s, claim.end_s)
+                for claim in captions
+                if [other.text for other in captions].count(claim.text) == 1
+            ],
             "qa": [question for question in questions if len(question.answers) > 1],
         }
         for task, golds in told.items():

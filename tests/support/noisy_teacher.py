@@ -23,7 +23,7 @@ from models.data.scene import COLOURS, SceneScript, scene_rng
 
 _THUMB_WH = (28, 21)
 _FPS = 8
-_QUERY = "When did this happen: {}?"
+QUERY = "When did this happen: {}?"
 _MISS = 0.1
 
 
@@ -109,7 +109,7 @@ class NoisyTeacher:
         if text.startswith(prompts.GROUNDING_QUERY.split("{")[0]):
             caption = re.search(r"details: (.*)\nReply", text, re.DOTALL)
             assert caption is not None
-            return json.dumps({"query": _QUERY.format(caption[1])})
+            return json.dumps({"query": QUERY.format(caption[1])})
         if text.startswith(prompts.NARRATION_LINES.split("{")[0]):
             return json.dumps({"keep": [float(second) for second in re.findall(r"^([\d.]+) s:", text, re.M)]})
         times = [float(part["text"].split()[0]) for part in content[:-1] if part["type"] == "text"]
@@ -176,12 +176,14 @@ class NoisyTeacher:
         return _recoloured(caption, rng), start_s, stop_s
 
     def _spans(self, clip: TrueClip, caption: str, rng: random.Random) -> list[tuple[float, float]]:
-        asked = re.fullmatch(re.escape(_QUERY).replace(r"\{\}", "(.*)"), caption)
+        asked = re.fullmatch(re.escape(QUERY).replace(r"\{\}", "(.*)"), caption)
         caption = asked[1] if asked else caption
         for purpose in ("events", "actions"):
             if caption in (believed := self._claims(clip, purpose)[1]):
                 return believed[caption]
-        found = [(a, b) for text, a, b in (*clip.captions, *clip.changes) if text == caption]
+        found = [(a, b) for text, a, b in clip.captions if text == caption]
+        # Some captions are the same in both tenses.
+        found = found or [(a, b) for text, a, b in clip.changes if text == caption]
         if rng.random() < self._noise.rate / 2:
             if found and rng.random() < 0.5:
                 return []

@@ -90,6 +90,9 @@ class Curation:
         except BlockingIOError:
             self._lock.close()
             raise ValueError(f"output {self.config.output}: another run is at work there") from None
+        for folder in (self.config.output, self.config.output / "clips"):
+            for left_by_a_kill in folder.glob(".*.partial*"):
+                left_by_a_kill.unlink()
         self.ledger = Ledger(self.config.output / "paid.jsonl")
         self.teacher = self._make_teacher(Store(self._cache / "replies"), self.ledger)
         return self

@@ -50,8 +50,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("fps", "num_frames"),
-    # 50 frames at 10 a second; steps of 10, 5, 3 (cut from 3.3), 1 and 20 frames.
-    [(1.0, 5), (2.0, 10), (3.0, 16), (30.0, 50), (0.5, 2)],
+    # 50 frames at 10 a second; steps of 10, 5, 3 (cut from 3.3), 1 (from 1.7), 1 and 20 frames.
+    [(1.0, 5), (2.0, 10), (3.0, 16), (6.0, 50), (30.0, 50), (0.5, 2)],
 )
 def test_frames_by_whole_steps(fps: float, num_frames: int, root: Path) -> None:
     video = VideoFile.open(root / "day" / "a.mp4")

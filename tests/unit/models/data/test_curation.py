@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,8 +102,9 @@ def test_a_faultless_teacher_loses_nothing_to_the_filters(
     folder, truth = clips
     with teacher(truth, Noise(0.0)) as stub:
         outcome = run_curation(config_for(folder, tmp_path / "out", stub))
-    for before, after in scores(truth, outcome.results).values():
-        assert before.precision == after.precision == 1.0
+    for task, (before, after) in scores(truth, outcome.results).items():
+        # Grounding leaves out what happens more than once.
+        assert after.precision == 1.0 and (before.precision == 1.0 or task == "grounding")
         assert after.recall >= before.recall - 0.05
 
 
@@ -152,18 +154,24 @@ def test_a_killed_run_goes_on_and_pays_nothing_twice(
     folder, truth = clips
     out = tmp_path / "killed"
     num_whole = noisy_run.num_requests
-    kill_at = {1 + int(share * num_whole) for share in shares}
+    kill_at = [1 + int(share * num_whole) for share in shares]
+    lock = threading.Lock()
     running: list[subprocess.Popen[bytes]] = []
 
     def kill(stub: StubEndpoint, body: dict[str, Any]) -> Answer | None:
-        if stub.num_requests in kill_at:
-            running[-1].send_signal(signal.SIGKILL)
-            running[-1].wait(20)
+        with lock:
+            if kill_at and stub.num_requests >= kill_at[0]:
+                kill_at.pop(0)
+                running[-1].send_signal(signal.SIGKILL)
+                running[-1].wait(20)
         return None
 
+    (out / "clips").mkdir(parents=True)
+    for left in (out / ".train.json.77.partial", out / "clips" / ".abc.77.partial.mp4"):
+        left.write_text("half of it")
     with teacher(truth, NOISE, kill) as stub:
         config = config_for(folder, out, stub)
-        for _ in kill_at:
+        for _ in shares:
             running.append(_spawn(config))
             assert running[-1].wait(60) == -signal.SIGKILL
             assert not (out / "manifest.json").exists()
@@ -171,8 +179,9 @@ def test_a_killed_run_goes_on_and_pays_nothing_twice(
         num_killed = stub.num_requests
     assert outcome.manifest is not None
     assert files_of(out) == files_of(noisy_run.out)
+    assert not [*out.glob(".*.partial*"), *(out / "clips").glob(".*.partial*")]
     # Only what was on its way at a kill is asked twice.
-    assert num_whole < num_killed <= num_whole + len(kill_at) * config.teacher.concurrency
+    assert num_whole < num_killed <= num_whole + len(shares) * config.teacher.concurrency
     assert outcome.manifest["cost"]["replies"] <= num_killed
 
 
@@ -265,9 +274,12 @@ def test_a_second_run_on_the_same_folder_is_refused(
 ) -> None:
     folder, truth = clips
     refused: list[str] = []
+    lock = threading.Lock()
 
     def run_again(stub: StubEndpoint, body: dict[str, Any]) -> Answer | None:
-        if stub.num_requests == 1:
+        with lock:
+            if refused:
+                return None
             with pytest.raises(ValueError, match="another run") as told:
                 run_curation(config_for(folder, tmp_path / "out", stub))
             refused.append(str(told.value))

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -209,17 +210,18 @@ def test_the_budget_is_never_overspent_and_a_higher_one_goes_on(bench: Callable[
 
 
 def test_no_more_at_once_than_told(bench: Callable[..., Bench]) -> None:
-    meet = threading.Barrier(3)
+    one_too_many = threading.Barrier(4)
 
     def answer(body: dict[str, Any]) -> Answer:
-        meet.wait(20)
+        with suppress(threading.BrokenBarrierError):
+            one_too_many.wait(0.5)
         return Answer("yes")
 
     b = bench(then=answer)
     teacher = b.teacher(concurrency=3)
     with ThreadPoolExecutor(9) as pool:
         list(pool.map(lambda index: teacher.ask(request(f"{index}"), str), range(9)))
-    assert b.stub.most_at_once == 3
+    assert b.stub.most_at_once <= 3 and one_too_many.broken
 
 
 def test_a_stopped_teacher_asks_nothing_more(bench: Callable[..., Bench]) -> None:
