@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 
 from services.cli.curate_command import curate
+from services.cli.data_simulate import simulate
 from services.shared.errors import InvalidInput
 
 if TYPE_CHECKING:  # the formats need pydantic's and PyAV's import, which other commands need not wait for
@@ -164,6 +165,7 @@ def check(
 
 
 app.command()(curate)
+app.command()(simulate)
 
 
 def _show(statistics: "DataStatistics") -> None:

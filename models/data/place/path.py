@@ -23,7 +23,7 @@ Point = tuple[float, float]
 # How much of somebody is in the picture as they first come in and as they last are: a thing is there or is not,
 # never a sliver that might be either.
 _PERSON_INSIDE = 9.0
-_HEAD_INSIDE = 9.0
+_HEAD_INSIDE = 10.0
 _CAR_INSIDE = 12.0
 _DOG_INSIDE = 6.0
 DOG_ROW_Y = 107.0

@@ -216,8 +216,8 @@ def _draw_car(pen: _Pen, car: Car, layout: Layout, look: Look) -> None:
         x = car.x + side * (half - 8)
         pen.disc(x - 4, y - 7, x + 4, y, DARK)
     if car.heading:
-        left = car.x - half if car.heading < 0 else car.x + half - 8
-        pen.box(left, y - 13, left + 8, y - 5, WHITE, glows=True)
+        left = car.x - half if car.heading < 0 else car.x + half - 9
+        pen.box(left, y - 14, left + 9, y - 5, WHITE, glows=True)
 
 
 def _draw_animal(pen: _Pen, animal: Animal) -> None:

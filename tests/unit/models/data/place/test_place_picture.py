@@ -9,7 +9,7 @@ from place_scripts import PLAIN_LOOK, layout_of, random_script
 from models.data.place.act import SPOTS, Act, ActKind
 from models.data.place.layout import ARRANGEMENTS, PLACE_HEIGHT, PLACE_WIDTH, Layout
 from models.data.place.path import telling_share
-from models.data.place.picture import draw, render
+from models.data.place.picture import PAINTS, draw, render
 from models.data.place.script import Script, Start
 
 seeds = st.integers(0, 10**6)
@@ -32,8 +32,11 @@ def test_every_act_can_be_seen_when_it_is_told_and_its_end_is_a_visible_change(s
     script = random_script(seed)
     for act in script.told_acts:
         alone = Script(0, 60_000, script.layout, PLAIN_LOOK, _start_of(script, act), (act,))
-        before = picture(alone, act.start_ms - 1)
-        assert num_changed(before, picture(alone, act.telling_ms)) >= MIN_PIXELS
+        before, told = picture(alone, act.start_ms - 1), picture(alone, act.telling_ms)
+        # Its colour can be told apart from the first picture that tells it on.
+        painted = (told == np.array(PAINTS[act.colour])).all(axis=2).sum()
+        assert painted >= MIN_PIXELS
+        assert num_changed(before, told) >= MIN_PIXELS
         assert num_changed(picture(alone, act.end_ms - 1), picture(alone, act.end_ms)) >= MIN_PIXELS
 
 

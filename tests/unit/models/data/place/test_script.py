@@ -60,6 +60,12 @@ def test_acts_follow_from_what_is_there(seed):
             case ActKind.PARCEL_DELIVERED | ActKind.PARCEL_TAKEN:
                 brought = act.kind == ActKind.PARCEL_DELIVERED
                 assert (before.parcel, done.parcel) == (not brought, brought)
+            case ActKind.DOOR_OPENS | ActKind.DOOR_CLOSES:
+                opens = act.kind == ActKind.DOOR_OPENS
+                assert (before.door_open, done.door_open) == (not opens, opens)
+                # Nobody who might have done it is near the door.
+                around = [script.view(act.start_ms + ms) for ms in (-2400, -1200, 1200, 2400)]
+                assert not any(view.door_in_use for view in (before, done, *around))
             case ActKind.PERSON_STOPS | ActKind.PERSON_COMES_OUT:
                 assert done.standing[SPOTS.index(act.place)] == act.colour
             case ActKind.PERSON_WALKS_AWAY:
