@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from models.engine.attention import ATTENTION_NAME, AttentionBackend, AttentionRow
+from models.engine.attention import ATTENTION_NAME, AttentionBackend, AttentionRow, AttentionStep
 from models.engine.kv_cache import KVCache
 from models.engine.scheduler import Row
+from models.vlm.last_layer import Wanted
 from models.vlm.model import LanguageModel
 
 
@@ -45,21 +46,39 @@ class ModelRunner:
         caller's.
         """
         new_slots = np.concatenate([row.session.table.extend(row.pieces) for row in rows])
-        step = self._attention.begin(
-            self._kv_cache,
-            new_slots,
-            [
-                AttentionRow(row.num_tokens, table.slots, table.first_slot, table.blocks)
-                for row in rows
-                for table in (row.session.table,)
-            ],
-            self._model.num_heads,
-        )
+        attended = [
+            AttentionRow(row.num_tokens, table.slots, table.first_slot, table.blocks)
+            for row in rows
+            for table in (row.session.table,)
+        ]
         embeds, visual = self._embed(rows)
-        hidden = self._model.forward(embeds, self._positions(rows), visual=visual, attention_step=step)
         ends = np.cumsum([row.num_tokens for row in rows])
-        wanted = [int(end) - 1 for end, row in zip(ends, rows, strict=True) if row.reads_logits]
-        return self._choices(hidden[0, wanted]) if wanted else []
+        reading = [place for place, row in enumerate(rows) if row.reads_logits]
+        wanted = self._wanted(new_slots, [attended[place] for place in reading], ends[reading] - 1)
+        hidden = self._model.forward(
+            embeds,
+            self._positions(rows),
+            visual=visual,
+            wanted=wanted,
+            attention_step=self._begin(new_slots, attended),
+        )
+        if not reading:
+            return []
+        return self._choices(hidden[0] if wanted else hidden[0, ends[reading] - 1])
+
+    def _begin(self, new_slots: np.ndarray, rows: Sequence[AttentionRow]) -> AttentionStep:
+        return self._attention.begin(self._kv_cache, new_slots, rows, self._model.num_heads)
+
+    def _wanted(
+        self, new_slots: np.ndarray, rows: Sequence[AttentionRow], last_tokens: np.ndarray
+    ) -> Wanted | None:
+        """That of these rows only the last tokens matter in the last layer; None where nothing can be left out."""
+        if len(rows) in (0, len(new_slots)):
+            return None
+        # All new tokens of a row are there before its last one looks.
+        step = self._begin(new_slots, [replace(row, num_queries=1) for row in rows])
+        index = torch.from_numpy(last_tokens).to(self._model.device)
+        return Wanted(index, {"attention_step": step})
 
     def _embed(self, rows: Sequence[Row]) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
         """Embeddings [1, T, hidden_size] with the frames in their places; those places and the frames'

@@ -21,6 +21,7 @@ from models.vlm import vision_tower
 from models.vlm.dialogue import Dialogue
 from models.vlm.family import Family, num_deepstack
 from models.vlm.frame_size import FrameBudget
+from models.vlm.last_layer import LastLayer, Wanted
 from models.vlm.pixels import PixelFormat
 from models.vlm.qwen2_5 import QWEN2_5
 from models.vlm.qwen3 import QWEN3
@@ -103,7 +104,9 @@ class LanguageModel:
         device: torch.device,
         num_deepstack: int = 0,
     ) -> None:
-        """`text` is the text model of one of the families; its rotary embedding is replaced by an exact one."""
+        """`text` is the text model of one of the families; its rotary embedding is replaced by an exact one, its
+        last layer by one that can leave out what is not wanted.
+        """
         self._text = text.eval().requires_grad_(False)
         self._lm_head = lm_head
         self.dialogue = dialogue
@@ -113,6 +116,7 @@ class LanguageModel:
         sizes = text.config
         self.rotary: ExactRotary = FAMILIES[sizes.model_type.removesuffix("_text")].rotary(sizes).to(device)
         self._text.rotary_emb = self.rotary
+        self._text.layers[-1] = LastLayer(self._text.layers[-1])
         self.hidden_size: int = sizes.hidden_size
         self.num_layers: int = sizes.num_hidden_layers
         self.num_heads: int = sizes.num_attention_heads
@@ -166,9 +170,11 @@ class LanguageModel:
         positions: torch.Tensor,
         *,
         visual: tuple[torch.Tensor, torch.Tensor] | None = None,
+        wanted: Wanted | None = None,
         **attention: Any,
     ) -> torch.Tensor:
-        """Final hidden states [1, T, H] of embeddings [1, T, H] at integer positions [3, 1, T].
+        """Final hidden states [1, T, H] of embeddings [1, T, H] at integer positions [3, 1, T]; with `wanted`
+        [1, n, H], of those tokens only.
 
         `visual` tells which of the T tokens are visual ones, int64 [n] without repeats, and their DeepStack
         features [num_deepstack, n, H]; a model without DeepStack does not look at it. Without `use_attention`
@@ -177,12 +183,18 @@ class LanguageModel:
         if visual is not None and self.num_deepstack:
             index, features = visual
             attention.update(visual_pos_masks=index, deepstack_visual_embeds=features)
+        # Features that are added after the last layer still need all of its tokens.
+        leaves_out = wanted is not None and self.num_deepstack < self.num_layers
         with torch.no_grad():
             output = self._text(
-                inputs_embeds=inputs_embeds, position_ids=positions, use_cache=False, **attention
+                inputs_embeds=inputs_embeds,
+                position_ids=positions,
+                use_cache=False,
+                wanted=wanted if leaves_out else None,
+                **attention,
             )
         hidden: torch.Tensor = output.last_hidden_state
-        return hidden
+        return hidden if wanted is None or leaves_out else hidden.index_select(1, wanted.index)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits [N, vocab_size] of hidden states [N, H]."""

@@ -1,0 +1,83 @@
+"""The last decoder layer, run only where its result is wanted.
+
+Nothing attends to what the last layer makes of a token, so its queries, its attention and its MLP are needed
+only where logits are read: at one token of a row. Its keys and values are needed of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """The tokens whose final hidden states are wanted, int64 [n]; and what the attention function is given in
+    the last layer, where it gets the queries of these tokens only, with the keys and values of all.
+    """
+
+    index: torch.Tensor
+    attention: Mapping[str, Any]
+
+
+class LastLayer(nn.Module):
+    """Stands in for a decoder layer of either family, with the same parameters under the same names."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.input_layernorm = layer.input_layernorm
+        self.self_attn = layer.self_attn
+        self.post_attention_layernorm = layer.post_attention_layernorm
+        self.mlp = layer.mlp
+        # Not as a submodule: its parameters are named already.
+        self._layer: Any
+        self.__dict__["_layer"] = layer
+
+    def forward(
+        self, hidden_states: torch.Tensor, wanted: Wanted | None = None, **inputs: Any
+    ) -> torch.Tensor:
+        """Hidden states [1, T, H] to [1, n, H] of the wanted tokens; of all, as the layer itself, if None."""
+        if wanted is None:
+            whole: torch.Tensor = self._layer(hidden_states, **inputs)
+            return whole
+        residual = hidden_states.index_select(1, wanted.index)
+        hidden = residual + self._attend(
+            self.input_layernorm(hidden_states), inputs["position_embeddings"], wanted
+        )
+        after: torch.Tensor = hidden + self.mlp(self.post_attention_layernorm(hidden))
+        return after
+
+    def _attend(
+        self, hidden: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], wanted: Wanted
+    ) -> torch.Tensor:
+        attention: Any = self.self_attn
+        query = self._heads(attention.q_proj(hidden.index_select(1, wanted.index)), "q_norm")
+        key = self._heads(attention.k_proj(hidden), "k_norm")
+        value = self._heads(attention.v_proj(hidden), None)
+        cos, sin = rotation
+        query = _rotate(query, cos.index_select(1, wanted.index), sin.index_select(1, wanted.index))
+        key = _rotate(key, cos, sin)
+        attend = ALL_ATTENTION_FUNCTIONS[attention.config._attn_implementation]
+        attended, _ = attend(
+            attention, query, key, value, None, scaling=attention.scaling, **wanted.attention
+        )
+        projected: torch.Tensor = attention.o_proj(attended.flatten(2))
+        return projected
+
+    def _heads(self, projected: torch.Tensor, norm: str | None) -> torch.Tensor:
+        """[1, heads, T, head_dim] of [1, T, heads * head_dim]; normed where the family norms before rotating."""
+        heads = projected.unflatten(-1, (-1, self.self_attn.head_dim))
+        if norm is not None and hasattr(self.self_attn, norm):
+            heads = getattr(self.self_attn, norm)(heads)
+        return heads.transpose(1, 2)
+
+
+def _rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    # Hugging Face's layout: the pair of frequency i is (i, i + head_dim / 2).
+    first, second = heads.chunk(2, dim=-1)
+    return heads * cos.unsqueeze(1) + torch.cat((-second, first), dim=-1) * sin.unsqueeze(1)
