@@ -45,7 +45,7 @@ ARRIVAL = act_of(ActKind.CAR_ARRIVES, 2000, 5000, "red")
 DELIVERY = act_of(ActKind.PARCEL_DELIVERED, 3800, 9000, "blue")
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(seeds, seeds, any_query, first_lives, st.integers(0, 40_000), seeds)
 def test_labels_do_not_depend_on_what_comes_later(seed, times_seed, query, first_live, now_ms, other_seed):
     script, times = random_script(seed), frame_times(times_seed)
@@ -61,7 +61,7 @@ def test_labels_do_not_depend_on_what_comes_later(seed, times_seed, query, first
     assert rounds_of(script, seen, query, first_live) == mine
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(seeds, seeds, any_query, first_lives)
 def test_every_gold_event_is_told_exactly_once_and_truly(seed, times_seed, query, first_live):
     script, times = random_script(seed), frame_times(times_seed)
@@ -94,7 +94,7 @@ def test_every_gold_event_is_told_exactly_once_and_truly(seed, times_seed, query
             )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(seeds, seeds, any_query, first_lives)
 def test_rounds_are_well_formed(seed, times_seed, query, first_live):
     times = frame_times(times_seed)
@@ -113,7 +113,7 @@ def test_rounds_are_well_formed(seed, times_seed, query, first_live):
         assert all(turn.state == State.SILENCE for turn in rounds)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(seeds, st.integers(0, 999))
 def test_at_one_frame_a_second_nothing_is_missed(seed, phase_ms):
     """Every act that begins and ends among the frames is narrated once, and so is every change of a light."""

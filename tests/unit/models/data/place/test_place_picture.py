@@ -26,7 +26,7 @@ def num_changed(a: np.ndarray, b: np.ndarray) -> int:
     return int((np.abs(a - b).max(axis=2) > 24).sum())
 
 
-@settings(max_examples=12)
+@settings(max_examples=12, deadline=None)
 @given(seeds)
 def test_every_act_can_be_seen_when_it_is_told_and_its_end_is_a_visible_change(seed):
     script = random_script(seed)
@@ -100,7 +100,7 @@ def test_whoever_is_in_view_can_be_counted():
                 assert person.y - script.layout.person_height <= PLACE_HEIGHT - 8
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(seeds)
 def test_places_keep_their_distance(seed):
     for arrangement in range(len(ARRANGEMENTS)):

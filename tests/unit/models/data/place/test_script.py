@@ -14,7 +14,7 @@ from models.data.place.split import HELD_OUT_COMBINATIONS, SPLITS, split_rng
 seeds = st.integers(0, 10**6)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(seeds)
 def test_same_seed_same_script_and_json_round_trip(seed):
     script = random_script(seed)
@@ -22,7 +22,7 @@ def test_same_seed_same_script_and_json_round_trip(seed):
     assert Script.from_json(script.to_json()) == script
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(seeds)
 def test_acts_of_a_lane_never_overlap_and_fit_the_script(seed):
     script = random_script(seed)
@@ -34,7 +34,7 @@ def test_acts_of_a_lane_never_overlap_and_fit_the_script(seed):
             assert act.telling_ms < act.end_ms or act.start_ms == act.end_ms
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(seeds)
 def test_people_in_view_and_cars_in_view_have_different_colours(seed):
     script = random_script(seed)
@@ -45,7 +45,7 @@ def test_people_in_view_and_cars_in_view_have_different_colours(seed):
             assert len(colours) == len(set(colours))
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(seeds)
 def test_acts_follow_from_what_is_there(seed):
     """Nobody leaves who is not there, no parcel is taken that was not brought."""
@@ -73,7 +73,7 @@ def test_acts_follow_from_what_is_there(seed):
                 assert done.standing[SPOTS.index(act.place)] == ""
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(seeds, st.integers(0, 45_000))
 def test_shifting_moves_everything_but_the_weather(seed, time_ms):
     script = random_script(seed)
@@ -81,7 +81,7 @@ def test_shifting_moves_everything_but_the_weather(seed, time_ms):
     assert moved == still  # a whole number of the wind's periods
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(seeds)
 def test_final_state_is_what_the_end_shows(seed):
     script = random_script(seed)
