@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from models.engine.attention import AttentionBackend, SdpaAttention
+from models.engine.attention import AttentionBackend, attention_backend
 from models.engine.config import EngineConfig, SessionLimits
 from models.engine.engine_stats import EngineStats
 from models.engine.errors import BadLogits, EngineFull, IntegrityError, SessionExists, UnknownSession
@@ -46,7 +46,9 @@ class Engine:
         self._round_check = RoundCheck(self._limits, model.dialogue, model.visual_size)
         self._memory = Memory(model, config, self._limits)
         self._scheduler = Scheduler(config.max_batch_tokens)
-        self._runner = ModelRunner(model, self._memory.cache, attention or SdpaAttention())
+        self._runner = ModelRunner(
+            model, self._memory.cache, attention or attention_backend("auto", model.device)
+        )
         self._sessions: dict[str, Session] = {}
         self._next_ticket = 0
         self._stats = EngineStats()
@@ -204,13 +206,14 @@ class Engine:
             if reply is not None:
                 outputs.append(reply)
         decisions = [output for output in outputs if isinstance(output, Decision)]
-        self._scheduler.commit()
-        self._stats = self._stats.plus(
+        stats = self._stats.plus(
             steps=1,
             rounds=len(decisions),
             disagreements=sum(not decision.full_softmax_agrees for decision in decisions),
             **tokens,
         )
+        self._scheduler.commit()
+        self._stats = stats
         return outputs
 
     def _decide(self, session: Session, choice: Choice) -> tuple[Decision, Reply | None]:

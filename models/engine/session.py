@@ -154,22 +154,20 @@ class Session:
         """How far from where it began the pinned prefix has to stand, to be right before the oldest round that
         the eviction leaves.
         """
-        kept = (kept.first_position for kept in self.rounds if kept.index >= eviction.first_kept)
-        return next(kept, self._next_position) - len(self.prefix) - self.prefix.first_position
+        kept = [kept.first_position for kept in self.rounds if kept.index >= eviction.first_kept]
+        oldest_kept = kept[0] if kept else self._next_position
+        return oldest_kept - len(self.prefix) - self.prefix.first_position
 
     def evict(self, eviction: Eviction) -> int:
-        """Take the rounds out of the window whose tokens have been copied over; how many they were.
-
-        Being interrupted does no harm: until the last of them is gone, the same eviction is planned again.
-        """
-        num_dropped = 0
-        self.table.evict(eviction)
+        """Take the rounds out of the window whose places have been filled; how many they were."""
+        rounds = deque(kept for kept in self.rounds if kept.index >= eviction.first_kept)
+        num_dropped = len(self.rounds) - len(rounds)
         # If no round is left, the end of the last one is still waiting to be fed.
-        self._pending = deque(piece for piece in self._pending if piece.owner >= eviction.first_kept)
-        self._num_pending = sum(len(piece) for piece in self._pending)
-        while self.rounds and self.rounds[0].index < eviction.first_kept:
-            self.rounds.popleft()
-            num_dropped += 1
+        pending = deque(piece for piece in self._pending if piece.owner >= eviction.first_kept)
+        num_pending = sum(len(piece) for piece in pending)
+        # From here on nothing can fail or be interrupted halfway.
+        self.table.evict(eviction)
+        self.rounds, self._pending, self._num_pending = rounds, pending, num_pending
         return num_dropped
 
     def adopt_prefix(self) -> None:
