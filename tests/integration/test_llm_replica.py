@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import redis
-from support.llm_bench import Bench, eventually
+from support.llm_bench import Bench
 from support.llm_replica import ReplicaProcess
 from support.promise import StreamRecords, violations
 from support.scripted_engine import picture
+from support.waiting import poll_until
 
 from models.data.simulated import make_sample
 from models.vlm.state import State
@@ -26,6 +27,8 @@ from streamo.v1.event_pb2 import EventKind, Reason
 from streamo.v1.task_pb2 import Task
 
 Start = Callable[..., ReplicaProcess]
+
+WAIT_S = 60.0
 
 SILENCE, STANDBY, RESPONSE = State.SILENCE, State.STANDBY, State.RESPONSE
 # Ends silent, so that nothing stays open.
@@ -87,7 +90,7 @@ class Camera:
         )
 
     def wait(self, timeout_s: float = 60) -> None:
-        eventually(f"all frames of {self.stream_id} decided", self.is_done, timeout_s)
+        poll_until(self.is_done, timeout_s, f"all frames of {self.stream_id} decided")
 
     def check(self) -> None:
         records = self.bench.records(self.stream_id)
@@ -139,7 +142,7 @@ def test_the_promise_holds_over_kills_at_any_moment(
         before = num_events(bench, cameras)
         for camera in cameras:
             camera.send(25)
-        eventually("the replica goes on", lambda n=before: num_events(bench, cameras) > n)
+        poll_until(lambda n=before: num_events(bench, cameras) > n, WAIT_S, "the replica goes on")
         time.sleep(chance.uniform(0, 0.4))  # the moment of the kill, not a synchronisation
         replica.kill()
     start()
@@ -153,7 +156,7 @@ def test_the_promise_holds_over_a_kill_at_each_step_of_a_commit(
     replica = start(fail_at=f"{step}:4", step_ms=3)
     for camera in cameras:
         camera.send(25)
-    eventually("the replica dies", lambda: not replica.is_running)
+    poll_until(lambda: not replica.is_running, WAIT_S, "the replica dies")
     assert replica.process.returncode == -signal.SIGKILL
     start()
     finish(cameras)
@@ -164,7 +167,7 @@ def test_a_zombie_is_fenced(bench: Bench, cameras: list[Camera], start: Start) -
     zombie = start(step_ms=3)
     for camera in cameras:
         camera.send(20)
-    eventually("the first one goes on", lambda: num_events(bench, cameras) > 10)
+    poll_until(lambda: num_events(bench, cameras) > 10, WAIT_S, "the first one goes on")
     zombie.signal(signal.SIGSTOP)
     start(step_ms=3)
     for camera in cameras:
@@ -187,7 +190,7 @@ def test_the_promise_holds_over_a_kill_of_the_broker(
     start(llm_settings.model_copy(update={"llm": patient}), step_ms=3)
     for camera in cameras:
         camera.send(40)
-    eventually("the replica goes on", lambda: num_events(bench, cameras) > 10)
+    poll_until(lambda: num_events(bench, cameras) > 10, WAIT_S, "the replica goes on")
     broker.kill()
     broker.start()
     finish(cameras)
@@ -209,7 +212,9 @@ def test_redis_costs_time_but_never_content(
         camera.wait()
     kept = {}
     with redis.Redis.from_url(redis_server.url) as client:
-        eventually("checkpoints are written", lambda: len(client.keys(f"{llm_settings.kafka.prefix}*")) == 3)
+        poll_until(
+            lambda: len(client.keys(f"{llm_settings.kafka.prefix}*")) == 3, WAIT_S, "checkpoints are written"
+        )
         if fate == "stale":
             kept = {key: client.get(key) for key in client.scan_iter()}
             for camera in cameras:
@@ -247,11 +252,11 @@ def test_the_real_engine_goes_on_after_a_kill(bench: Bench, start: Start, llm_se
 
     replica = start(real=True)
     send(range(45))
-    eventually("the window is full", lambda: is_decided(40), 150)
+    poll_until(lambda: is_decided(40), 150, "the window is full")
     replica.kill()
     start(real=True)
     send(range(45, 60))
-    eventually("all frames decided", lambda: is_decided(60), 150)
+    poll_until(lambda: is_decided(60), 150, "all frames decided")
     assert violations(bench.records("gate")) == []
 
 
@@ -261,9 +266,9 @@ def test_partitions_move_to_a_second_replica_and_back(
     first = start(step_ms=2)
     for camera in cameras:
         camera.send(15)
-    eventually("the first one goes on", lambda: num_events(bench, cameras) > 5)
+    poll_until(lambda: num_events(bench, cameras) > 5, WAIT_S, "the first one goes on")
     second = start(step_ms=2)
-    eventually("the second one owns a partition", lambda: "taken over" in second.log())
+    poll_until(lambda: "taken over" in second.log(), WAIT_S, "the second one owns a partition")
     for camera in cameras:
         camera.send(15)
     for camera in cameras:
@@ -310,9 +315,10 @@ def test_an_ask_ends_with_its_answer_or_its_time(bench: Bench, start: Start) -> 
     for number, state in enumerate((SILENCE, RESPONSE, RESPONSE)):
         bench.send_frame("gate", epoch, number, picture(state, 1, number))
     bench.flush()
-    eventually(
-        "both asks have ended",
+    poll_until(
         lambda: sum(e.kind == EventKind.EVENT_KIND_ENDED for e in bench.events("gate")) == 2,
+        WAIT_S,
+        "both asks have ended",
     )
     told = {(event.watch_id, event.kind, event.reason) for event in bench.events("gate")}
     assert ("asked", EventKind.EVENT_KIND_ENDED, Reason.REASON_ANSWERED) in told

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from kafka import KafkaProducer, TopicPartition
@@ -22,17 +22,6 @@ from streamo.v1.task_pb2 import Task
 from streamo.v1.watch_pb2 import Watch
 from support.promise import StreamRecords
 from support.scripted_engine import picture
-
-
-def eventually(what: str, condition: Callable[[], object], timeout_s: float = 60.0) -> None:
-    """Waits until the condition holds; fails naming what did not come, and the last value."""
-    deadline_s = time.monotonic() + timeout_s
-    while True:
-        value = condition()
-        if value:
-            return
-        assert time.monotonic() < deadline_s, f"{what}: not within {timeout_s:g} s; last {value!r}"
-        time.sleep(0.1)
 
 
 class Bench:

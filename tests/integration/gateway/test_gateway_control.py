@@ -7,7 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import grpc
 import pytest
-from gateway_harness import Replica, RunningGateway, eventually
+from gateway_harness import Replica, RunningGateway
+from support.waiting import poll_until
 
 from services.cli.client import Client, ClientError
 from services.shared.control_log import (
@@ -40,19 +41,6 @@ def settings(kafka_settings: KafkaSettings) -> Settings:
 def gateway(settings: Settings) -> Iterator[RunningGateway]:
     with RunningGateway(settings) as running:
         yield running
-
-
-@pytest.fixture
-def client(gateway: RunningGateway) -> Iterator[Client]:
-    with Client(gateway.address) as made:
-        yield made
-
-
-@pytest.fixture
-def replica(kafka_settings: KafkaSettings) -> Iterator[Replica]:
-    made = Replica(kafka_settings)
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -150,7 +138,7 @@ def test_removing_a_stream_takes_all_that_is_its_own(
     def gone(view: ControlView) -> bool:
         return list(view.streams) == ["cam2"] and list(view.watches) == [("cam2", "gate")]
 
-    eventually(lambda: gone(control.view) and not control.view.epochs and not control.view.ended)
+    poll_until(lambda: gone(control.view) and not control.view.epochs and not control.view.ended)
     assert [status.stream.stream_id for status in client.list_streams()] == ["cam2"]
     assert client.add_stream("cam", "/other.mp4").source == "/other.mp4"
 
@@ -191,7 +179,7 @@ def test_listed_streams_carry_their_newest_state(
     version = control.wait_for(1, 10).streams["cam"].version
     live = {"stream_version": version, "source_state": SourceState.SOURCE_STATE_LIVE}
     replica.quiet("cam", 7000, counters=StreamCounters(frames_kept=7, rounds_decided=14), **live)
-    eventually(lambda: client.list_streams()[0].media_time_ms == 7000)
+    poll_until(lambda: client.list_streams()[0].media_time_ms == 7000)
     status = client.list_streams()[0]
     assert (status.counters.rounds_decided, status.num_watches) == (14, 1)
     assert status.source_state == SourceState.SOURCE_STATE_LIVE
@@ -210,7 +198,7 @@ class Question:
         self, threads: ThreadPoolExecutor, client: Client, control: ControlReader, timeout_s: int
     ) -> None:
         self.answer: Future = threads.submit(client.ask, "cam", "How many?", timeout_s)
-        eventually(lambda: self._found(control))
+        poll_until(lambda: self._found(control))
         self.watch = self._found(control)[0]
 
     @staticmethod
@@ -262,10 +250,10 @@ def test_a_question_nobody_waits_for_is_taken_away(
         ask = WatchServiceStub(channel).Ask.future(
             AskRequest(stream_id="cam", question="Who?", timeout_s=600)
         )
-        eventually(lambda: control.view.watches_of("cam"))
+        poll_until(lambda: control.view.watches_of("cam"))
         ask.cancel()
-        eventually(lambda: not control.view.watches_of("cam"))
-    eventually(lambda: gateway.num_open == 0)
+        poll_until(lambda: not control.view.watches_of("cam"))
+    poll_until(lambda: gateway.num_open == 0)
 
 
 def test_a_question_ends_when_the_gateway_stops(
@@ -276,7 +264,7 @@ def test_a_question_ends_when_the_gateway_stops(
         question = Question(threads, client, control, 60)
         gateway.stop()
         assert refusal(lambda: question.answer.result(20))[0] == grpc.StatusCode.UNAVAILABLE
-    eventually(lambda: not control.view.watches_of("cam"))
+    poll_until(lambda: not control.view.watches_of("cam"))
 
 
 def test_no_password_reaches_logs_or_answers(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from gateway_harness import Replica, RunningGateway, eventually, texts
+from gateway_harness import Replica, RunningGateway, texts
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from support.waiting import poll_until
 
 from services.cli.client import Client, ClientError
 from services.gateway.server import SERVICES
@@ -33,13 +34,6 @@ def settings(kafka_settings: KafkaSettings) -> Settings:
     return Settings(kafka=kafka_settings, gateway=GatewaySettings(port=0, bookmark_period_s=0.3))
 
 
-@pytest.fixture
-def replica(kafka_settings: KafkaSettings) -> Iterator[Replica]:
-    made = Replica(kafka_settings)
-    yield made
-    made.close()
-
-
 @contextmanager
 def gateway_process(settings: Settings, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """`python -m services.gateway` on a free port; yields once its health says that it serves."""
@@ -52,7 +46,7 @@ def gateway_process(settings: Settings, log: Path) -> Iterator[tuple[subprocess.
         )
     address = f"127.0.0.1:{port}"
     try:
-        eventually(lambda: serving(address) or process.poll() is not None, 60)
+        poll_until(lambda: serving(address) or process.poll() is not None, 60)
         assert process.poll() is None, log.read_text()
         yield process, address
     finally:
@@ -197,7 +191,7 @@ def test_delivery_continues_the_trace_of_the_frame(settings: Settings, replica: 
         replica.say("a", ["traced"], headers=headers)
         replica.say("a", ["untraced"])
         assert texts(events, 2) == ["traced", "untraced"]
-        eventually(lambda: exported.get_finished_spans())
+        poll_until(lambda: exported.get_finished_spans())
     (span,) = exported.get_finished_spans()
     assert span.name == Spans.DELIVER
     assert span.parent is not None

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
@@ -21,14 +21,6 @@ from streamo.v1.task_pb2 import Task
 
 def now_us() -> int:
     return time.time_ns() // 1000
-
-
-def eventually(check: Callable[[], object], timeout_s: float = 20.0) -> None:
-    """Returns once `check` is true; fails after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    while not check():
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s"
-        time.sleep(0.02)
 
 
 class RunningGateway:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
-from gateway_harness import Replica, RunningGateway, eventually, take_events, texts
+from gateway_harness import Replica, RunningGateway, take_events, texts
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
+from support.waiting import poll_until
 
 from services.cli.client import Client, ClientError
 from services.gateway.event_filter import Filter
@@ -38,19 +39,6 @@ def gateway_settings(kafka: KafkaSettings, **values: object) -> Settings:
 def gateway(kafka_settings: KafkaSettings) -> Iterator[RunningGateway]:
     with RunningGateway(gateway_settings(kafka_settings)) as running:
         yield running
-
-
-@pytest.fixture
-def client(gateway: RunningGateway) -> Iterator[Client]:
-    with Client(gateway.address) as made:
-        yield made
-
-
-@pytest.fixture
-def replica(kafka_settings: KafkaSettings) -> Iterator[Replica]:
-    made = Replica(kafka_settings)
-    yield made
-    made.close()
 
 
 def test_a_subscription_begins_with_a_bookmark_and_gets_what_is_committed_after(
@@ -293,7 +281,7 @@ def test_a_subscriber_that_takes_nothing_is_cut_off_with_a_token_and_holds_nobod
             for number in range(count):
                 replica.say("a", [f"{number} {long}"])
                 assert texts(events, 1)[0].startswith(f"{number} ")
-            eventually(lambda: gateway.num_open == 1)  # the other one is cut off, this one is not
+            poll_until(lambda: gateway.num_open == 1)  # the other one is cut off, this one is not
         got = []
         with pytest.raises(grpc.RpcError) as cut:
             got.extend(message.event.seq for message in slow if message.HasField("event"))
@@ -317,7 +305,7 @@ def test_no_more_subscribers_than_allowed(kafka_settings: KafkaSettings) -> None
             with pytest.raises(ClientError, match="all its 1 subscribers") as refused:
                 next(client.subscribe(deadline_s=DEADLINE_S))
             assert refused.value.code == grpc.StatusCode.RESOURCE_EXHAUSTED
-        eventually(lambda: gateway.num_open == 0)
+        poll_until(lambda: gateway.num_open == 0)
         with client.subscribe(deadline_s=DEADLINE_S) as events:
             assert next(events).HasField("bookmark")
 
@@ -361,7 +349,7 @@ def test_fifty_subscribers_from_everywhere_get_the_same(client: Client, replica:
     ready: list[int] = []
     with ThreadPoolExecutor(50) as threads:
         running = [threads.submit(follow, index) for index in range(50)]
-        eventually(lambda: len(ready) == 50, 60)
+        poll_until(lambda: len(ready) == 50, 60)
         replica.say("a", [str(number) for number in range(800, 810)])
         for index, followed in enumerate(running):
             expected = range(810) if index % 2 else range(800, 810)
