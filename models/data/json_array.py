@@ -71,38 +71,38 @@ class _Elements:
                 return ""
 
     def _element(self) -> Any:
-        self._forget_the_past()
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
+                position = self._dropped_chars + error.pos
                 if self._grow():
                     continue
-                self._at = error.pos
+                self._at = position - self._dropped_chars
                 raise self._error(error.msg) from error
             # A number may go on beyond what has been read.
+            position = self._dropped_chars + end
             if end == len(self._text) and self._grow():
                 continue
-            self._at = end
+            self._at = position - self._dropped_chars
             self._num_read += 1
             return value
 
     def _grow(self) -> bool:
+        """Reads more, and forgets what was read before the current place; False at the end of the file."""
         if self._is_at_end:
             return False
+        self._dropped_chars += self._at
+        self._text = self._text[self._at :]
+        self._at = 0
         # Doubling, so that an element larger than a chunk is not scanned once for every chunk of it.
         try:
-            more = self._file.read(max(_CHUNK_CHARS, len(self._text) - self._at))
+            more = self._file.read(max(_CHUNK_CHARS, len(self._text)))
         except UnicodeDecodeError as error:
             raise self._error(f"is not UTF-8 ({error.reason})") from error
         self._text += more
         self._is_at_end = not more
         return bool(more)
-
-    def _forget_the_past(self) -> None:
-        self._dropped_chars += self._at
-        self._text = self._text[self._at :]
-        self._at = 0
 
     def _expect_end(self) -> None:
         if self._next_char():
