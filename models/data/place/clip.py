@@ -30,7 +30,8 @@ _HELD_OUT_INSTRUCTION_SHARE = 0.5
 _LATE_WORDING_SHARE = 0.5
 _ATTEMPTS = 6
 _LEAD_S = 15
-_MIN_LATE_FRAMES = 8
+# Who asks late does so after this many frames: all that has gone by is still in a window of 32 rounds.
+_LATE_FRAMES = (4, 24)
 _GATE_SIZE = (96, 128)  # whole blocks of the frame sampler, so that its means are fast
 
 # How cameras are sampled: mostly as served by default, else slower, or steadily.
@@ -100,15 +101,13 @@ def draw_clip(
     chosen = task if task is not None else TASKS[int(rng.integers(len(TASKS)))]
     sampling = sampler if sampler is not None else _draw_sampler(rng)
     negative = chosen not in ("narration", "qa") and rng.random() < NEGATIVE_SHARE
-    asked_late = num_frames > _MIN_LATE_FRAMES and rng.random() < LATE_SHARE
+    asked_late = num_frames > 2 * _LATE_FRAMES[0] and rng.random() < LATE_SHARE
     begin_ms = start_ms if start_ms is not None else _draw_offset_ms(rng)
     for _ in range(_ATTEMPTS):
         lively = calm if calm is not None else _draw_calm(rng)
         script = _draw_script(rng, split, num_frames / sampling.min_fps, lively, begin_ms)
         times_ms = tuple(keep_times(script, begin_ms, num_frames, sampling))
-        first_live = (
-            int(rng.integers(_MIN_LATE_FRAMES // 2, max(num_frames * 3 // 4, 5))) if asked_late else 0
-        )
+        first_live = int(rng.integers(*_late_frames(num_frames))) if asked_late else 0
         views = [script.view(time_ms) for time_ms in times_ms]
         query = _draw_query(rng, chosen, split, script, views, times_ms, first_live, negative)
         if query is not None:
@@ -245,7 +244,13 @@ def _draw_of_family(rng: np.random.Generator, fitting: Sequence[Query]) -> Query
 
 
 def _any_query(rng: np.random.Generator, task: str, split: str) -> Query:
-    return _draw_of_family(rng, [query for query in queries(task) if split == "test" or not query.held_out])
+    """Where nothing fits; of spans one that never comes, since others might be longer than a window."""
+    allowed = [query for query in queries(task) if split == "test" or not query.held_out]
+    return _draw_of_family(rng, [query for query in allowed if query.thing or task != "grounding"])
+
+
+def _late_frames(num_frames: int) -> tuple[int, int]:
+    return _LATE_FRAMES[0], min(num_frames * 3 // 4, _LATE_FRAMES[1]) + 1
 
 
 def _within_window(golds: Sequence[Gold], times_ms: Sequence[int]) -> bool:

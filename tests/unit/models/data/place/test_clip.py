@@ -83,6 +83,13 @@ def test_what_a_split_shows_and_asks():
         assert table(balances(clips)).count("\n") == 2 + len(TASKS)
 
 
+def test_long_streams_ask_only_what_a_window_can_answer():
+    for seed, task in enumerate(("grounding", "grounding", "action", "event", "qa", "grounding")):
+        clip = draw_clip(seed, "test", 400, task, calm=(0.6, 8.0)[seed % 2])
+        assert len(clip.rounds) == 400 and clip.first_live <= 24
+        assert all(index - since <= MAX_SPAN_ROUNDS for index, since in enumerate(clip.since))
+
+
 def test_clip_begins_where_nothing_has_only_just_begun():
     for seed in range(40):
         clip = draw_clip(seed, "train", 16)
