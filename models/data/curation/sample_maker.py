@@ -1,9 +1,9 @@
 """Kept claims as raw samples: the instruction, and times that no converted round runs ahead of.
 
 A raw time stands for a frame, and frame i of a clip shows the moment i / fps. The times written here are decimals of
-seconds such that, at one frame a second or more, no Response stands before what it tells has ended and no Standby before
-it has begun; at one frame a second the Response is on the first frame that can have it, at more less than two seconds
-late.
+seconds such that, at one frame a second or more, no Response stands before what it tells has ended and no Standby
+before it has begun. At one frame a second the Response is on the first frame that can have it, at more it is less than
+two seconds late.
 """
 
 import hashlib
