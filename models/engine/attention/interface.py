@@ -18,7 +18,7 @@ ATTENTION_NAME = "streamo_kv"
 
 @dataclass(frozen=True, eq=False)
 class AttentionRow:
-    """One session's share of a step: its `num_queries` new tokens, and the slots of all its tokens.
+    """One session's share of a step: its last `num_queries` tokens, new ones, and the slots of all its tokens.
 
     The new tokens come last in `slots`, in order: query i sees all slots but the last `num_queries - 1 - i`.
     """
@@ -41,8 +41,9 @@ class AttentionStep(Protocol):
     ) -> torch.Tensor:
         """Store the step's rotated keys and values, and attend.
 
-        query [1, num_heads, T, head_dim], key and value [1, num_kv_heads, T, head_dim] hold the new tokens of
-        all rows, one row after another. Returns [1, T, num_heads, head_dim].
+        key and value [1, num_kv_heads, T, head_dim] hold all new tokens, in the order of `new_slots`; query
+        [1, num_heads, Q, head_dim] the queries of the rows, one row after another. Q is T, or less in a layer
+        whose result is wanted at the last tokens of some rows only. Returns [1, Q, num_heads, head_dim].
         """
         ...
 
