@@ -13,7 +13,10 @@ from models.vlm.state import State
 
 @dataclass
 class Balance:
-    """Counts over the clips of one task. Only live rounds count; quiet: runs of Silence between tellings."""
+    """Counts over the clips of one task. Only live rounds count.
+
+    backward: grounding that is asked for what is over already. joint: Responses of several parts.
+    """
 
     clips: int = 0
     negatives: int = 0
@@ -32,8 +35,11 @@ class Balance:
         self.clips += 1
         self.negatives += not clip.golds
         self.late += clip.first_live > 0
+        asked_ms = clip.times_ms[clip.first_live]
         self.backward += any(
-            clip.times_ms.index(gold.frame_ms) == clip.first_live > gold.since for gold in clip.golds
+            gold.frame_ms == asked_ms and gold.end_ms <= clip.times_ms[clip.first_live - 1]
+            for gold in clip.golds
+            if clip.task == "grounding" and clip.first_live
         )
         self.joint += sum("; " in turn.text for turn in live)
         self.told += len(clip.golds)

@@ -155,9 +155,9 @@ def _draw_sampler(rng: np.random.Generator) -> SamplerConfig:
 def _draw_calm(rng: np.random.Generator) -> float:
     """Mostly lively, so that a clip holds something to learn; some with the long pauses of real places."""
     draw = rng.random()
-    if draw < 0.7:
-        return float(rng.uniform(0.5, 1.2))
-    return float(rng.uniform(1.2, 4.0)) if draw < 0.92 else float("inf")
+    if draw < 0.65:
+        return float(rng.uniform(0.6, 1.6))
+    return float(rng.uniform(1.6, 5.0)) if draw < 0.92 else float("inf")
 
 
 def _draw_offset_ms(rng: np.random.Generator) -> int:

@@ -50,6 +50,9 @@ _SWITCH_MIN_MS = 3_000
 # A door that stands open does so well apart from anybody's use of it.
 _DOOR_CLEAR_MS = 2_500
 _MOTION_LIGHT_SHARE = 0.25
+# How calm the segments of an endless place are, beside its own calm: life comes and goes, and now and then a
+# minute is quite still.
+_MOODS = (1.0, 1.0, 1.0, 3.0, float("inf"))
 
 
 class Director:
@@ -291,5 +294,6 @@ class EndlessPlace:
 
     def _make(self, index: int, before: Script | None) -> Script:
         split, seed = self._key
-        director = Director(split_rng(split, seed, f"segment {index}"), split, self._calm)
+        rng = split_rng(split, seed, f"segment {index}")
+        director = Director(rng, split, self._calm * _MOODS[int(rng.integers(len(_MOODS)))])
         return director.script(self.segment_ms / 1000, place=before, start_ms=index * self.segment_ms)

@@ -18,7 +18,8 @@ WINDOW_SIZE = 16
 LAMP_SIZE = 12
 
 # Four rows of ground, one below the other: before the house, before those who stand and the parked car, the
-# pavement, the road. Things of one row hide those of the rows above in part, never wholly.
+# pavement, the road. Things of one row hide those of the rows above in part; two people whose ways cross can hide
+# one another for a moment. Who is hidden is not gone: they still count.
 HOUSE_ROW_Y = 60.0
 YARD_ROW_Y = 86.0
 PAVEMENT_Y = 99.0

@@ -110,6 +110,9 @@ def test_endless_place_is_one_place_without_seams():
     late = EndlessPlace(1).script(3_600_000)
     kinds = {act.kind for act in late.acts if act.start_ms > 1_800_000}
     assert kinds >= set(TOLD_KINDS)
+    # Life comes and goes: there are still minutes, and never an hour of them.
+    told_ms = [act.start_ms for act in late.acts if act.kind in TOLD_KINDS]
+    assert 60_000 < max(b - a for a, b in itertools.pairwise(told_ms)) < 1_200_000
 
 
 def test_quiet_place_shows_animals_and_weather_only():

@@ -54,6 +54,7 @@ def test_what_is_none_of_a_tasks_texts_does_not_parse():
     assert parse_text("event", "a pink car arrived; a red car arrived")[1].kind == ActKind.CAR_ARRIVES
     assert parse_text("event", "a red car is arriving") == (None,)
     assert parse_text("grounding", "yes") == parse_text("grounding", "3s to ") == (None,)
+    assert parse_text("qa", "2 people there") == parse_text("qa", "a red car left") == (None,)
     assert parse_text("qa", "a pink car") == parse_text("qa", "") == parse_text("qa", "12 people") == (None,)
     with pytest.raises(ValueError, match="task"):
         parse_text("poetry", "yes")
