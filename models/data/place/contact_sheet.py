@@ -15,7 +15,7 @@ from models.data.place.split import SPLITS, split_rng
 from models.data.sample import Sample
 
 _STATE_PAINTS = {"SILENCE": (90, 90, 90), "STANDBY": (190, 120, 0), "RESPONSE": (0, 130, 40)}
-_MARGIN, _HEAD, _FOOT = 6, 22, 47
+_MARGIN, _HEAD, _FOOT = 6, 22, 58
 _CHAR_WIDTH, _LINE_HEIGHT = 5, 11
 
 

@@ -45,9 +45,11 @@ def test_video_shows_the_clip(tmp_path):
     with av.open(str(tmp_path / "videos" / "test-000008.mp4")) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(frames) == (clip.times_ms[-1] - clip.times_ms[0]) // 200 + 1
-    for index in (0, len(frames) // 2, len(frames) - 1):
+    assert any(act.start_ms < clip.times_ms[-1] and act.end_ms > 1000 for act in clip.script.told_acts)
+    for index, frame in enumerate(frames):
         drawn = render(clip.script, index * 200, 128, 160)
-        assert np.abs(frames[index].astype(int) - drawn).mean() < 6
+        differs = np.abs(frame.astype(int) - drawn).max(axis=2) > 80
+        assert differs.sum() < 40  # compression, and nothing that is somewhere else
 
 
 def test_truth_is_enough_to_label_again(tmp_path):
