@@ -55,19 +55,23 @@ def test_the_books_import_without_torch() -> None:
 
 @settings(deadline=None)
 @given(requests=st.lists(st.integers(1, 12), max_size=30), data=st.data())
-def test_blocks_are_never_held_twice_and_never_lost(requests: list[int], data: st.DataObject) -> None:
+def test_blocks_are_free_again_when_nobody_holds_them(requests: list[int], data: st.DataObject) -> None:
     pool, held = BlockPool(40), []
     for request in requests:
         if request > pool.num_free:
             with pytest.raises(ValueError, match="free"):
                 pool.allocate(request)
             pool.release(held.pop(data.draw(st.integers(0, len(held) - 1))))
+        elif held and request % 3 == 0:
+            held.append(held[data.draw(st.integers(0, len(held) - 1))])
+            pool.share(held[-1])
         else:
             blocks = pool.allocate(request)
             assert len(blocks) == request and (np.diff(blocks) > 0).all()
+            assert not any(set(blocks) & set(others) for others in held)
             held.append(blocks)
         pool.check_integrity(held)
-    assert pool.num_free == 40 - sum(map(len, held))
+        assert pool.num_free == 40 - len({block for blocks in held for block in blocks})
 
 
 def test_blocks_come_as_one_run_while_there_is_one() -> None:
@@ -87,6 +91,10 @@ def test_lost_and_doubled_blocks_are_found() -> None:
     for held in ([], [blocks, blocks[:1]], [np.array([0, 1, 2])]):
         with pytest.raises(IntegrityError):
             pool.check_integrity(held)
+    pool.check_integrity([blocks])
+    for call in (pool.share, pool.release):
+        with pytest.raises(IntegrityError):
+            call(np.array([1, 2]))
     pool.check_integrity([blocks])
 
 
@@ -296,5 +304,9 @@ def test_every_session_comes_to_an_end_within_the_budget(
 
 def test_limits_hold_for_the_longest_tag_and_reply() -> None:
     assert replace(LIMITS, window_rounds=1).max_window_tokens(20) == 20 + LIMITS.max_round_tokens
+    assert replace(LIMITS, window_tokens=200).max_window_tokens(20) == 200
+    assert replace(LIMITS, window_tokens=10**6).max_window_tokens(20) == LIMITS.max_window_tokens(20)
+    with pytest.raises(ValueError, match="max_window_tokens"):
+        replace(LIMITS, window_tokens=20 + LIMITS.max_round_tokens - 1).max_window_tokens(20)
     head = DIALOGUE.round_head(10**12, 10**12 + 100, 9)
     assert LIMITS.max_round_tokens >= len(head) + 1 + 4 + len(DIALOGUE.round_tail)

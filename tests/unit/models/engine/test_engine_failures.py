@@ -1,5 +1,6 @@
 """What the engine refuses, and that a step which fails leaves nothing behind."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -258,6 +259,7 @@ def test_sessions_are_told_apart(model: LanguageModel) -> None:
         ({"start_ms": -1}, "start_ms"),
         ({"start_ms": 10**6, "end_ms": 10}, "end_ms"),
         ({"end_ms": 10**14}, "end_ms"),
+        ({"deadline_ms": math.nan}, "deadline_ms"),
         ({"forced_reply": ()}, "forced_reply"),
         ({"forced_reply": (5,)}, "forced_reply"),
     ],
@@ -294,6 +296,13 @@ def test_forced_replies_hold_what_a_reply_may_hold(model: LanguageModel) -> None
             engine.append("gate", replace(one, forced_reply=reply))
 
 
+@pytest.mark.parametrize("sensitivity", [math.nan, math.inf])
+def test_sensitivity_is_a_number(model: LanguageModel, sensitivity: float) -> None:
+    engine = Engine(model, CONFIG)
+    with pytest.raises(ValueError, match="sensitivity"):
+        engine.open("gate", INSTRUCTIONS[0], sensitivity=sensitivity)
+
+
 def test_past_rounds_need_replies_and_instructions_words(model: LanguageModel) -> None:
     engine = Engine(model, CONFIG)
     with pytest.raises(ValueError, match=r"past_rounds\[0\]"):
@@ -305,7 +314,16 @@ def test_past_rounds_need_replies_and_instructions_words(model: LanguageModel) -
 
 
 @pytest.mark.parametrize(
-    "name", ["max_sessions", "max_kv_tokens", "max_batch_tokens", "window_rounds", "max_frame_tokens"]
+    "name",
+    [
+        "max_sessions",
+        "max_kv_tokens",
+        "max_batch_tokens",
+        "window_rounds",
+        "max_window_tokens",
+        "max_frame_tokens",
+        "pinned_positions",
+    ],
 )
 def test_settings_that_cannot_work_are_named(name: str) -> None:
     with pytest.raises(ValueError, match=name):

@@ -1,5 +1,7 @@
 """Replies: decoded token by token beside the others' rounds, bounded, and the same when they are replayed."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from engine_support import (
@@ -15,6 +17,7 @@ from engine_support import (
 
 from models.engine.config import EngineConfig
 from models.engine.engine import Engine
+from models.engine.engine_stats import EngineStats
 from models.engine.round import Decision, Reply
 from models.vlm.model import LanguageModel
 from models.vlm.state import State
@@ -164,3 +167,76 @@ def test_full_softmax_agreement_is_told(model: LanguageModel) -> None:
         while engine.has_work:
             told |= {output.full_softmax_agrees for output in engine.step() if isinstance(output, Decision)}
     assert False in told  # a random model seldom agrees with itself
+
+
+def test_sensitivity_moves_the_choice_and_not_the_logits(model: LanguageModel) -> None:
+    (one,) = make_rounds(model, 0, 1)
+    decisions = {}
+    for sensitivity in (-100.0, 0.0, 100.0):
+        engine = Engine(model, CONFIG)
+        engine.open("gate", INSTRUCTIONS[0], sensitivity=sensitivity)
+        engine.append("gate", one)
+        (decisions[sensitivity],) = engine.step()
+    silenced, own, eager = decisions.values()
+    assert silenced.state_logits == own.state_logits == eager.state_logits
+    _, standby, response = own.state_logits
+    assert silenced.state is State.SILENCE
+    assert eager.state is (State.STANDBY if standby >= response else State.RESPONSE)
+    assert len({decision.full_softmax_agrees for decision in decisions.values()}) == 1
+
+
+def test_sensitivity_decides_at_its_threshold(model: LanguageModel) -> None:
+    engine = Engine(model, CONFIG)
+    for one in make_rounds(model, 3, 6):
+        engine.open("probe", INSTRUCTIONS[0])
+        engine.append("probe", one)
+        (decision,) = engine.step()
+        engine.close("probe")
+        silence, standby, response = decision.state_logits
+        threshold = silence - max(standby, response)
+        for sensitivity, is_silent in ((threshold - 1e-3, True), (threshold + 1e-3, False)):
+            engine.open("gate", INSTRUCTIONS[0], sensitivity=sensitivity)
+            engine.append("gate", one)
+            (decision,) = engine.step()
+            assert (decision.state is State.SILENCE) == is_silent
+            engine.close("gate")
+
+
+def test_the_counts_are_those_of_what_was_done() -> None:
+    model = make_model(window_rounds=4)
+    engine = Engine(model, CONFIG)
+    assert engine.stats == EngineStats(free_blocks=1024)
+    rounds = make_rounds(model, 2, 20)
+    sizes = [len(model.dialogue.round_head(r.start_ms, r.end_ms, len(r.frame))) for r in rounds]
+    pinned, tail = len(model.dialogue.pinned_prefix(INSTRUCTIONS[0])), len(model.dialogue.round_tail)
+    quiet = [Outcome(State.SILENCE, ())] * 8
+    engine.open("gate", INSTRUCTIONS[0], forced(rounds[:8], quiet, model.dialogue))
+    run_all(engine, {"gate": []})
+    stats = engine.stats
+    assert (stats.rounds, stats.evicted_rounds, stats.extend_tokens) == (0, 4, 0)
+    assert stats.replay_tokens == pinned + sum(sizes[:8]) + 7 * (1 + tail)
+
+    num_steps, disagreements, decode_tokens, text_tokens = 0, 0, 0, 0
+    for one in rounds[8:]:
+        engine.append("gate", one)
+        while engine.has_work:
+            num_steps += 1
+            for output in engine.step():
+                if isinstance(output, Decision):
+                    disagreements += not output.full_softmax_agrees
+                else:
+                    text_tokens += len(output.token_ids)
+                    decode_tokens += len(output.token_ids) + (not output.truncated)
+    assert decode_tokens and disagreements
+    assert engine.stats.plus(steps=-stats.steps) == replace(
+        stats,
+        steps=num_steps,
+        rounds=12,
+        disagreements=disagreements,
+        evicted_rounds=16,
+        decode_tokens=decode_tokens,
+        extend_tokens=engine.stats.extend_tokens,
+    )
+    fed = stats.replay_tokens + engine.stats.extend_tokens + decode_tokens
+    everything = pinned + sum(sizes) + text_tokens + 20 * (1 + tail)
+    assert fed == everything - engine._sessions["gate"]._num_pending, "each token is fed and counted once"

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from models.engine.config import MAX_MEDIA_TIME_MS, EngineConfig
 from models.engine.engine import Engine
 from models.engine.rotary import shift_keys
+from models.engine.session import Session
 from models.vlm.model import LanguageModel
 from models.vlm.state import State
 
@@ -59,17 +60,16 @@ def check_long_session(
     assert engine.stats.evicted_rounds == num_rounds - len(kept)
 
 
-@pytest.mark.parametrize("pinned_positions", ["move", "keep"])
 @pytest.mark.parametrize(
-    ("window_rounds", "more_tokens", "num_rounds", "first_position"),
+    ("window_rounds", "more_tokens", "num_rounds", "first_position", "pinned_positions"),
     [
-        (1, None, 12, 0),
-        (2, None, 12, 10**7),
-        (6, None, 24, 0),
-        (3, None, 30, 10**9),
-        (64, 0, 12, 0),
-        (64, 77, 24, 10**7),
-        (4, 60, 24, 0),
+        (1, None, 12, 0, "move"),
+        (2, None, 12, 10**7, "keep"),
+        (6, None, 24, 0, "move"),
+        (3, None, 30, 10**9, "move"),
+        (64, 0, 12, 0, "keep"),
+        (64, 77, 24, 10**7, "move"),
+        (4, 60, 24, 0, "keep"),
     ],
 )
 def test_a_session_equals_the_oracle_once_rounds_have_left(
@@ -167,38 +167,67 @@ def test_any_mix_of_sliding_sessions_and_replays_equals_the_oracle(
         assert_same(found[name], expected[name])
 
 
-def test_the_window_never_exceeds_its_rounds_and_its_reservation(model: LanguageModel) -> None:
-    engine = engine_of(model, 3)
+@pytest.mark.parametrize("more_tokens", [None, 0, 90])
+def test_the_window_never_exceeds_its_rounds_and_its_tokens(
+    model: LanguageModel, more_tokens: int | None
+) -> None:
+    limit = None if more_tokens is None else least_window_tokens(model) + more_tokens
+    engine = engine_of(model, 3, max_window_tokens=limit)
     engine.open("gate", INSTRUCTIONS[0])
     session = engine._sessions["gate"]
-    for index, one in enumerate(make_rounds(model, 8, 60, grids=[(2, 5)])):
+    reserved = 16_384 - engine.num_free_kv_tokens - 16 * len(session.prefix.blocks)
+    if limit:
+        assert limit <= reserved < limit + 16
+    longest = 0
+    for index, one in enumerate(make_rounds(model, 8, 40, grids=[(2, 5), (1, 1), (2, 2)])):
         engine.append("gate", one)
         while engine.has_work:
             engine.step()
             assert len(session.rounds) <= 3
-            assert session.table.length <= len(session.table._slots)
-        assert len(engine.window("gate").states) == min(index + 1, 3)
+            longest = max(longest, engine.window("gate").num_tokens)
+        if more_tokens is None:
+            assert len(engine.window("gate").states) == min(index + 1, 3)
+    assert 0.7 * reserved < longest <= reserved if limit else longest <= reserved
 
 
-def test_positions_of_what_is_kept_are_those_of_a_fresh_chat_up_to_a_shift(model: LanguageModel) -> None:
-    """Read off the pinned keys of the first layer, which depend on nothing but ids and positions."""
-    engine = engine_of(model, 2)
-    engine.open("old", INSTRUCTIONS[0])
-    engine.open("fresh", INSTRUCTIONS[0])
+def test_an_instruction_that_leaves_no_room_for_a_round_is_refused(model: LanguageModel) -> None:
+    engine = engine_of(model, 3, max_window_tokens=least_window_tokens(model))
+    with pytest.raises(ValueError, match=r"max_window_tokens.*shorten the instruction"):
+        engine.open("gate", INSTRUCTIONS[0] * 3)
+    assert engine.stats.held_blocks == 0
+    engine.open("gate", INSTRUCTIONS[0])
+
+
+@pytest.mark.parametrize("more_tokens", [None, 120])
+def test_ids_and_positions_of_what_is_kept_are_those_of_a_fresh_chat_up_to_a_shift(
+    model: LanguageModel, more_tokens: int | None
+) -> None:
+    """Read off the keys and values of the first layer, which depend on nothing but ids and positions."""
+    limit = None if more_tokens is None else least_window_tokens(model) + more_tokens
+    engine = engine_of(model, 4, max_window_tokens=limit)
     rounds = make_rounds(model, 9, 30)
-    rounds = forced(rounds, [Outcome(State.SILENCE, ())] * len(rounds), model.dialogue)
-    run_all(engine, {"old": rounds, "fresh": rounds[-2:]})
+    text = tuple(model.dialogue.reply(State.RESPONSE, "cars")[1:])
+    outcomes = [Outcome(State(i % 3), (), text if i % 3 == 2 else ()) for i in range(len(rounds))]
+    rounds = forced(rounds, outcomes, model.dialogue)
+    engine.open("old", INSTRUCTIONS[0])
+    run_all(engine, {"old": rounds})
+    engine.open("fresh", INSTRUCTIONS[0], first_position=3)
+    run_all(engine, {"fresh": rounds[engine.window("old").first_round :]})
+    assert engine.window("old").replies == engine.window("fresh").replies
     old, fresh = engine._sessions["old"], engine._sessions["fresh"]
     shift = old.rounds[0].first_position - fresh.rounds[0].first_position
     assert shift > 100
     assert [r.first_position - shift for r in old.rounds] == [r.first_position for r in fresh.rounds]
 
-    def first_layer_keys(session) -> torch.Tensor:  # in the order of their owners
-        table = session.table
-        return engine._memory.cache.keys[0, torch.from_numpy(table.pinned_slots)]
+    def first_layer(session: Session, distance: int) -> torch.Tensor:
+        slots = torch.from_numpy(session.table.slots)
+        keys = shifted(engine._memory.cache.keys[0, slots], distance, model.rotary.inv_freq)
+        return torch.cat((keys, engine._memory.cache.values[0, slots]), dim=1).flatten(1)
 
-    turned = shifted(first_layer_keys(fresh), shift, model.rotary.inv_freq)
-    torch.testing.assert_close(first_layer_keys(old), turned, atol=TURN_TOLERANCE, rtol=0)
+    gaps = torch.cdist(first_layer(fresh, shift), first_layer(old, 0), p=float("inf"))
+    nearest, partner = gaps.min(dim=1)
+    assert sorted(partner.tolist()) == list(range(len(gaps))), "each has its own counterpart"
+    assert nearest.max() < TURN_TOLERANCE
 
 
 TURN_TOLERANCE = 1e-5
