@@ -55,7 +55,7 @@ class _SdpaStep:
     ) -> torch.Tensor:
         cache = self._cache
         cache.write(layer, self._new_slots, key[0].transpose(0, 1), value[0].transpose(0, 1))
-        keys, values = cache.keys[layer].transpose(0, 1), cache.values[layer].transpose(0, 1)
+        keys, values = cache.keys[layer], cache.values[layer]
         num_kv_heads = key.shape[1]
         num_shared = query.shape[1] // num_kv_heads
         # The query heads that share a key head become queries of it: [1, num_kv_heads, T * num_shared, D].
@@ -67,8 +67,8 @@ class _SdpaStep:
             end = start + num_queries
             attended = self._attend_row(
                 query[:, :, start * num_shared : end * num_shared],
-                keys[None, :, where],
-                values[None, :, where],
+                _of_row(keys, where),
+                _of_row(values, where),
                 num_keys - num_queries,
                 scaling,
             )
@@ -103,6 +103,12 @@ class _SdpaStep:
             num_shared = query.shape[2] // num_new
             mask = self._masks[num_new, num_old] = causal_mask(num_new, num_old, num_shared, query)
         return mask
+
+
+def _of_row(keys: torch.Tensor, where: slice | torch.Tensor) -> torch.Tensor:
+    """A row's keys or values, [1, num_kv_heads, num_keys, head_dim], of a layer's."""
+    chosen = keys[where] if isinstance(where, slice) else keys.index_select(0, where)
+    return chosen.transpose(0, 1).unsqueeze(0)
 
 
 def causal_mask(num_new: int, num_old: int, num_shared: int, like: torch.Tensor) -> torch.Tensor:

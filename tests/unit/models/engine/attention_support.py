@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -33,6 +33,12 @@ class RandomStep:
     def run(self, backend: AttentionBackend, layer: int = 1) -> torch.Tensor:
         step = backend.begin(self.cache, self.new_slots, self.rows, self.num_heads)
         return step.attend(layer, self.query, self.key, self.value, scaling=0.3)
+
+    def of_last_queries(self) -> RandomStep:
+        """The same step, of which only the last token of each row but the first attends."""
+        ends = np.cumsum([row.num_queries for row in self.rows])
+        rows = [replace(row, num_queries=1) for row in self.rows[1:]]
+        return replace(self, rows=rows, query=self.query[:, :, ends[1:] - 1])
 
     def expected(self, layer: int = 1) -> torch.Tensor:
         """Query by query, head by head, in float64: [1, T, num_heads, head_dim]."""

@@ -30,17 +30,17 @@ def test_a_mixed_step_is_attention_written_out(max_keys_per_item: int | None) ->
 
 @pytest.mark.parametrize(
     ("num_kv_heads", "num_shared", "head_dim"),
-    [(4, 7, 128), (1, 1, 80), (2, 16, 64), (1, 3, 48), (1, 20, 16)],
+    [(2, 7, 128), (1, 1, 80), (1, 16, 64), (2, 3, 48), (1, 20, 16)],
 )
 def test_any_shape_of_heads(num_kv_heads: int, num_shared: int, head_dim: int) -> None:
     step = random_step(
-        ((9, 70), (1, 33)), num_kv_heads=num_kv_heads, num_shared=num_shared, head_dim=head_dim
+        ((5, 40), (1, 33)), num_kv_heads=num_kv_heads, num_shared=num_shared, head_dim=head_dim
     )
     output = step.run(PagedAttention(CPU, max_keys_per_item=30))
     torch.testing.assert_close(output.double(), step.expected(), atol=5e-6, rtol=0)
 
 
-@pytest.mark.parametrize("block_tokens", [1, 5, 64])
+@pytest.mark.parametrize("block_tokens", [1, 5])
 def test_any_size_of_block(block_tokens: int) -> None:
     step = random_step(MIXED, block_tokens=block_tokens)
     output = step.run(PagedAttention(CPU, max_keys_per_item=16))
@@ -53,6 +53,12 @@ def test_half_precision_in_tiles_of_128_queries(max_keys_per_item: int | None) -
     output = step.run(PagedAttention(CPU, max_keys_per_item))
     assert output.dtype == torch.float16
     torch.testing.assert_close(output.double(), step.expected(), atol=2e-3, rtol=0)
+
+
+def test_all_tokens_are_stored_where_only_some_attend() -> None:
+    step = random_step(MIXED).of_last_queries()
+    output = step.run(PagedAttention(CPU, max_keys_per_item=16))
+    torch.testing.assert_close(output.double(), step.expected(), atol=2e-6, rtol=0)
 
 
 def test_scores_far_apart_give_no_nan() -> None:
@@ -87,7 +93,7 @@ def test_the_engine_decides_the_same() -> None:
         engine = Engine(model, config, attention)
         for index in range(2):
             engine.open(f"s{index}", INSTRUCTIONS[index])
-        feeds = {f"s{index}": make_rounds(model, index, 4, grids=((1, 1), (2, 2))) for index in range(2)}
+        feeds = {f"s{index}": make_rounds(model, index, 3, grids=((1, 1), (2, 2))) for index in range(2)}
         outcomes.append(run_all(engine, feeds))
     expected, actual = outcomes
     assert any(outcome.text_ids for rounds in expected.values() for outcome in rounds), "nobody spoke"

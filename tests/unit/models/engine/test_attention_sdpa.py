@@ -74,6 +74,11 @@ def test_half_precision_keeps_its_dtype(monkeypatch: pytest.MonkeyPatch, split_f
     torch.testing.assert_close(output.double(), step.expected(), atol=0.03, rtol=0)
 
 
+def test_all_tokens_are_stored_where_only_some_attend() -> None:
+    step = random_step(MIXED).of_last_queries()
+    torch.testing.assert_close(step.run(SdpaAttention()).double(), step.expected(), atol=2e-6, rtol=0)
+
+
 def test_a_step_writes_its_tokens_and_nothing_else() -> None:
     step = random_step(MIXED)
     keys, values = step.cache.keys.clone(), step.cache.values.clone()

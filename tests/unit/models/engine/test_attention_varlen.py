@@ -71,6 +71,13 @@ def test_every_layer_of_a_step_gathers_anew(monkeypatch: pytest.MonkeyPatch) -> 
         torch.testing.assert_close(output.double(), expected, atol=2e-3, rtol=0)
 
 
+def test_all_tokens_are_stored_where_only_some_attend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(varlen, "varlen_attn", plain_varlen_attn)
+    step = random_step(((5, 23), (1, 40), (19, 19)), dtype=torch.float16).of_last_queries()
+    expected = step.expected()
+    torch.testing.assert_close(step.run(VarlenAttention()).double(), expected, atol=2e-3, rtol=0)
+
+
 def test_keys_of_32_bits_are_refused() -> None:
     with pytest.raises(ValueError, match="takes keys of float16 or bfloat16"):
         random_step(((1, 2),)).run(VarlenAttention())
