@@ -8,7 +8,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+OLDEST := .venv-oldest
 UV := .cache/uv/bin/uv
+LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet --upgrade
 PROTOS := $(wildcard protos/streamo/v1/*.proto)
 PROTOC := -m grpc_tools.protoc -Iprotos
 
@@ -30,11 +32,11 @@ help: ## List the targets
 .PHONY: setup
 setup: $(READY) ## Make .venv with everything, every package checked against its hash (once; PYTHON=python3.12 chooses)
 
-# The downloads are the only step that needs the internet.
-$(READY): requirements.lock infra/uv.lock
+# Make a virtual environment $(1) without packages, and fetch the installer.
+define make_venv
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
 	  echo "make: $(PYTHON) is not Python 3.11, 3.12 or 3.13. Name one that is: make setup PYTHON=python3.12" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
+	@test -x $(1)/bin/python || $(PYTHON) -m venv --without-pip $(1)
 	@if ! test -x $(UV) || test infra/uv.lock -nt .cache/uv/.ready; then \
 	  echo "Fetching uv, the installer ..."; \
 	  $(PYTHON) -m venv --clear .cache/uv || { \
@@ -43,13 +45,23 @@ $(READY): requirements.lock infra/uv.lock
 	    echo "make: uv could not be fetched. Is there a connection to the package index?" >&2; exit 1; }; \
 	  touch .cache/uv/.ready; \
 	fi
-	@echo "Installing what requirements.lock pins (about 6 GB with torch; minutes the first time) ..."
+endef
+
+# Give the virtual environment $(1) exactly the packages that $(2) pins, and the project itself.
+define fill_venv
+	@echo "Installing what $(2) pins (about 6 GB with torch; minutes the first time) ..."
 	@index="$$(.cache/uv/bin/python -m pip config get global.index-url 2>/dev/null || true)"; \
 	if test -n "$$index"; then export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; fi; \
 	if test -n "$${PIP_CERT:-}"; then export SSL_CERT_FILE="$${SSL_CERT_FILE:-$$PIP_CERT}"; fi; \
-	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock || { \
+	$(UV) pip sync --quiet --python $(1)/bin/python --require-hashes $(2) || { \
 	  echo "make: the packages could not be installed. Without internet this works only where uv's cache holds them." >&2; exit 1; }; \
-	$(UV) pip install --quiet --offline --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(UV) pip install --quiet --offline --python $(1)/bin/python --no-deps --no-build-isolation --editable .
+endef
+
+# The downloads are the only step that needs the internet.
+$(READY): requirements.lock infra/uv.lock
+	$(call make_venv,$(VENV))
+	$(call fill_venv,$(VENV),requirements.lock)
 	@touch $@
 
 .PHONY: demo
@@ -74,9 +86,22 @@ test: lint ## Lint, then the tests: unit, architecture, integration, end to end 
 test-slow: $(READY) ## The tests that take minutes each
 	@$(BIN)/python -m pytest -m slow
 
+.PHONY: bench-engine
+bench-engine: $(READY) ## Measure the engine, and write docs/benchmarks/engine.md (ten minutes on two quiet cores)
+	@$(BIN)/python -m tests.bench.engine_bench
+
 .PHONY: test-unit
 test-unit: $(READY) ## The tests that start nothing
 	@$(BIN)/python -m pytest tests/unit tests/architecture
+
+.PHONY: test-oldest
+test-oldest: $(OLDEST)/.ready ## The unit tests of models/ with the oldest packages that pyproject.toml allows (.venv-oldest)
+	@$(OLDEST)/bin/python -m pytest -m 'not slow' tests/unit/models
+
+$(OLDEST)/.ready: infra/oldest.lock infra/uv.lock
+	$(call make_venv,$(OLDEST))
+	$(call fill_venv,$(OLDEST),infra/oldest.lock)
+	@touch $@
 
 .PHONY: lint
 lint: $(READY) protos-clean ## Style, types, import contracts, generated code
@@ -97,9 +122,10 @@ protos-clean: $(READY) ## Fail where generated code is not what protos/ makes
 	  echo "make: the generated code is stale: make protos" >&2; exit 1; }
 
 .PHONY: lock
-lock: $(READY) ## Resolve dependencies anew into requirements.lock, and Kafka's jars into theirs
-	@$(UV) pip compile pyproject.toml --extra local --extra training --extra dev --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet --upgrade --output-file requirements.lock
+lock: $(READY) ## Resolve dependencies anew into requirements.lock and infra/oldest.lock, and Kafka's jars into theirs
+	@$(UV) pip compile pyproject.toml --extra local --extra training --extra dev $(LOCK) --output-file requirements.lock
+	@$(UV) pip compile pyproject.toml --extra local --extra training --extra dev --resolution lowest-direct $(LOCK) \
+	  --constraints infra/oldest-constraints.txt --output-file infra/oldest.lock
 	@$(BIN)/python -m services.local.kafka_jars
 
 .PHONY: train-tiny
