@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from tests.bench.limit import KINDS, OTHER
 from tests.bench.results import Results
 from tests.bench.round_cost import SideCost
+from tests.bench.stopwatch import Spread
 
 COLOURS = {
     "engine": "#0b6e4f",
@@ -60,7 +61,7 @@ def _cost(results: Results, figure: plt.Figure) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
 
 
-def _by_window(results: Results, axes: Axes, value: Callable[[SideCost], object]) -> None:
+def _by_window(results: Results, axes: Axes, value: Callable[[SideCost], Spread]) -> None:
     lengths = [cost.window_rounds for cost in results.windows]
     for side in SIDES:
         spreads = [value(cost.alone(side)) for cost in results.windows]
@@ -78,6 +79,7 @@ def _by_window(results: Results, axes: Axes, value: Callable[[SideCost], object]
     axes.set_yscale("log")
     axes.set_xticks(lengths, [str(length) for length in lengths])
     axes.minorticks_off()
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("rounds in the window")
     _tidy(axes)
 
@@ -164,11 +166,11 @@ def _load(results: Results, figure: plt.Figure) -> None:
         )
         if load.held is not None:
             axes.annotate(
-                f"{load.held.num_streams} streams",
+                f"holds {load.held.num_streams}",
                 (load.held.num_streams, load.held.p99_ms),
                 textcoords="offset points",
-                xytext=(-6, -14),
-                ha="right",
+                xytext=(0, -15),
+                ha="center",
                 color=COLOURS[load.side],
             )
     axes.axhline(results.loads[0].limit_ms, color="black", linewidth=0.8)
@@ -176,10 +178,13 @@ def _load(results: Results, figure: plt.Figure) -> None:
     axes.set_yscale("log")
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_minor_formatter("")
+    axes.margins(0.08, 0.12)
+    axes.text(axes.get_xlim()[0], 0.86 * results.loads[0].limit_ms, " limit", va="top", fontsize=9)
     axes.set_xlabel("streams at one frame a second")
     axes.set_ylabel("frame to state, p99, ms")
     axes.set_title("How many streams one core decides in time", loc="left")
-    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    axes.legend(frameon=False, fontsize=9, loc="best")
     _tidy(axes)
 
 

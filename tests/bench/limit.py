@@ -20,6 +20,7 @@ NUM_PROFILED = 10
 KINDS = {
     "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::linear", "aten::matmul"),
     "attention": (
+        # On its own, or called by scaled_dot_product_attention.
         "aten::_scaled_dot_product_flash_attention_for_cpu",
         "aten::scaled_dot_product_attention",
         "aten::_scaled_dot_product_attention_math",
@@ -113,16 +114,20 @@ def measure(workload: Workload, num_sessions: int, num_repeats: int) -> Limit:
 
 
 def step_flops(workload: Workload, num_sessions: int, window_rounds: int) -> Flops:
-    """Of one quiet round of each session; two operations a multiply-add, no credit for what the causal mask
-    hides (attention's kernels compute it).
+    """Of one quiet round of each session: what has to be computed to read its logits.
+
+    The last layer needs keys and values of all tokens, the rest of only the last one of each session. Two
+    operations a multiply-add; no credit for what the causal mask hides, since attention's kernels compute it.
     """
     model = workload.model
-    num_tokens = num_sessions * workload.round_tokens
     context = workload.window_tokens(window_rounds)
-    linear = sum(rows * cols for rows, cols in _layer_weights(workload)) * model.num_layers
-    attention = 4 * num_tokens * context * model.num_heads * model.head_dim * model.num_layers
-    head = num_sessions * model.vocab_size * model.hidden_size
-    return Flops(2.0 * num_tokens * linear, float(attention), 2.0 * head)
+    linear = attention = 0
+    for num_all, num_wanted in _tokens_by_layer(workload, num_sessions):
+        for (rows, cols), is_of_all in _layer_weights(workload):
+            linear += 2 * rows * cols * (num_all if is_of_all else num_wanted)
+        attention += 4 * num_wanted * context * model.num_heads * model.head_dim
+    head = 2 * num_sessions * model.vocab_size * model.hidden_size
+    return Flops(float(linear), float(attention), float(head))
 
 
 class _Products:
@@ -130,41 +135,51 @@ class _Products:
 
     def __init__(self, workload: Workload, num_sessions: int) -> None:
         model = workload.model
-        self._num_layers = model.num_layers
-        num_tokens = num_sessions * workload.round_tokens
+        num_shared = model.num_heads // model.num_kv_heads
         context = workload.window_tokens(WINDOW_ROUNDS)
-        self._weights = [torch.randn(rows, cols) for rows, cols in _layer_weights(workload)]
-        self._inputs = [torch.randn(num_tokens, weight.shape[1]) for weight in self._weights]
-        folded = workload.round_tokens * model.num_heads // model.num_kv_heads
-        self._queries = torch.randn(model.num_kv_heads, folded, model.head_dim)
+        self._weights = [(torch.randn(shape), is_of_all) for shape, is_of_all in _layer_weights(workload)]
+        self._layers = _tokens_by_layer(workload, num_sessions)
+        most = max(num_all for num_all, _ in self._layers)
+        self._inputs = {weight.shape[1]: torch.randn(most, weight.shape[1]) for weight, _ in self._weights}
+        self._queries = torch.randn(model.num_kv_heads, num_shared * most, model.head_dim)
+        self._num_shared = num_shared
         self._keys = torch.randn(num_sessions, model.num_kv_heads, context, model.head_dim)
         self._head = torch.randn(model.vocab_size, model.hidden_size)
         self._last = torch.randn(num_sessions, model.hidden_size)
 
     @torch.inference_mode()
     def run(self) -> None:
-        for _ in range(self._num_layers):
-            for inputs, weight in zip(self._inputs, self._weights, strict=True):
-                F.linear(inputs, weight)
+        for num_all, num_wanted in self._layers:
+            for weight, is_of_all in self._weights:
+                F.linear(self._inputs[weight.shape[1]][: num_all if is_of_all else num_wanted], weight)
+            queries = self._queries[:, : self._num_shared * num_wanted // len(self._keys)]
             for keys in self._keys:
-                torch.bmm(torch.bmm(self._queries, keys.transpose(1, 2)), keys)
+                torch.bmm(torch.bmm(queries, keys.transpose(1, 2)), keys)
         F.linear(self._last, self._head)
 
 
-def _layer_weights(workload: Workload) -> list[tuple[int, int]]:
-    """[out, in] of the linear layers of one decoder layer."""
+def _tokens_by_layer(workload: Workload, num_sessions: int) -> list[tuple[int, int]]:
+    """Of each layer: tokens whose keys and values are made, and tokens that go through the rest of it."""
+    num_tokens = num_sessions * workload.round_tokens
+    return [(num_tokens, num_tokens)] * (workload.model.num_layers - 1) + [(num_tokens, num_sessions)]
+
+
+def _layer_weights(workload: Workload) -> list[tuple[tuple[int, int], bool]]:
+    """Shapes [out, in] of the linear layers of a decoder layer; whether they are run for all tokens even in
+    the last one.
+    """
     model = workload.model
     intermediate = model._text.config.intermediate_size
     kv_size = model.num_kv_heads * model.head_dim
     q_size = model.num_heads * model.head_dim
     return [
-        (q_size, model.hidden_size),
-        (kv_size, model.hidden_size),
-        (kv_size, model.hidden_size),
-        (model.hidden_size, q_size),
-        (intermediate, model.hidden_size),
-        (intermediate, model.hidden_size),
-        (model.hidden_size, intermediate),
+        ((q_size, model.hidden_size), False),
+        ((kv_size, model.hidden_size), True),
+        ((kv_size, model.hidden_size), True),
+        ((model.hidden_size, q_size), False),
+        ((intermediate, model.hidden_size), False),
+        ((intermediate, model.hidden_size), False),
+        ((model.hidden_size, intermediate), False),
     ]
 
 

@@ -28,8 +28,7 @@ class SideCost:
     """Seconds that a round of one session takes.
 
     `num_sessions` share each forward; its time is divided by them. `worst_s`: the longest of `num_rounds`
-    consecutive rounds of a session alone; None of a batch. `mean_rounds`: how many rounds the window holds,
-    on average, when a state is decided.
+    consecutive rounds. `mean_rounds`: how many rounds the window holds, on average, when a state is decided.
     """
 
     side: str
@@ -37,7 +36,7 @@ class SideCost:
     num_rounds: int
     mean_rounds: float
     mean_s: Spread
-    worst_s: Spread | None
+    worst_s: Spread
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,14 @@ class _Timed:
 
     def cost(self) -> SideCost:
         means = [float(np.mean(block)) / self.num_sessions for block in self.blocks]
-        worst = Spread.of([max(block) for block in self.blocks]) if self.num_sessions == 1 else None
+        worst = [max(block) / self.num_sessions for block in self.blocks]
         return SideCost(
-            self.side, self.num_sessions, self.num_rounds, self.mean_rounds, Spread.of(means), worst
+            self.side,
+            self.num_sessions,
+            self.num_rounds,
+            self.mean_rounds,
+            Spread.of(means),
+            Spread.of(worst),
         )
 
 
@@ -174,5 +178,10 @@ def _batched_eviction(alone: _Timed, growing: _Timed) -> SideCost:
         extends = (alone.num_rounds - 1) * float(np.mean(between)) / growing.num_sessions
         means.append((whole[0] + extends) / alone.num_rounds)
     return SideCost(
-        alone.side, growing.num_sessions, alone.num_rounds, alone.mean_rounds, Spread.of(means), None
+        alone.side,
+        growing.num_sessions,
+        alone.num_rounds,
+        alone.mean_rounds,
+        Spread.of(means),
+        Spread.of([whole[0] for whole in alone.blocks]),
     )
