@@ -145,6 +145,7 @@ def free_run(
             gold=stream.rounds,
             told=transcript.rounds,
             num_truncated=transcript.num_truncated,
+            tags=stream.tags,
         )
 
 

@@ -78,11 +78,13 @@ class ScoredRun:
         return found
 
     def parts(self) -> dict[str, dict[str, dict[str, Estimate]]]:
-        """Task -> part of its streams (a kind, a start offset) -> score name -> estimate, of the main scores."""
+        """Task -> part of its streams (a kind, a tag, a start offset) -> score name -> estimate, of the main scores."""
         found: dict[str, dict[str, dict[str, Estimate]]] = {}
         for task in self.tasks:
             mine = [self.run.records[index] for index in self.chosen(task)]
             parts = {kind: self.chosen(task, kind=kind) for kind in sorted({one.kind for one in mine})}
+            for tag in sorted({tag for one in mine for tag in one.tags}):
+                parts[tag] = [i for i in self.chosen(task) if tag in self.run.records[i].tags]
             for offset_s in sorted({one.start_offset_s for one in mine}):
                 parts[f"from {offset_s / 3600:g} h"] = self.chosen(task, offset_s)
             found[task] = {
@@ -153,7 +155,7 @@ def write_report(directory: Path, scored: ScoredRun, plots: Mapping[str, str]) -
     )
     for plot, caption in plots.items():
         page.add(f"![{caption}]({plot})", "", caption)
-    page.add("## By kind of stream and start offset")
+    page.add("## By kind of stream, tag and start offset")
     for task, of_task in parts.items():
         names = [score.name for score in SCORES if any(score.name in one for one in of_task.values())]
         labels = [score.label for score in SCORES if score.name in names]

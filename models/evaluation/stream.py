@@ -50,10 +50,10 @@ class EvaluationStream:
     """One watch on one stream, with what is right to say after each kept frame.
 
     `stream_id`: unique in its source. `group`: streams that are variants of one scene share it, and intervals
-    resample them together. `kind`: how the scene was drawn ("lively", "quiet"). `rounds`: gold, one per kept
-    frame. `num_past_rounds` of them were shown before the instruction came: silence is forced on them and
-    they are not scored. `frames`: pictures uint8 [H, W, 3] of a size the model's budget gives, one per round, as
-    often as it is called.
+    resample them together. `kind`: how the scene was drawn ("lively", "quiet"). `tags`: what else a report tells
+    apart. `rounds`: gold, one per kept frame. `num_past_rounds` of them were shown before the instruction came:
+    silence is forced on them and they are not scored. `frames`: pictures uint8 [H, W, 3] of a size the model's
+    budget gives, one per round, as often as it is called.
     """
 
     stream_id: str
@@ -65,6 +65,7 @@ class EvaluationStream:
     start_offset_s: int
     frames: Callable[[], Iterator[np.ndarray]] = field(repr=False, compare=False)
     num_past_rounds: int = 0
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class StreamRecord:
     told: tuple[Round, ...]
     num_truncated: int = 0
     """Replies that were cut at the longest length allowed."""
+    tags: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -93,6 +95,7 @@ class StreamRecord:
             "start_offset_s": self.start_offset_s,
             "num_past_rounds": self.num_past_rounds,
             "num_truncated": self.num_truncated,
+            "tags": list(self.tags),
             "start_ms": [one.start_ms for one in self.gold],
             "end_ms": [one.end_ms for one in self.gold],
             **{f"{name}_{key}": value for name, rounds in self._sides for key, value in _packed(rounds)},
@@ -114,6 +117,7 @@ class StreamRecord:
                     "num_truncated",
                 )
             },
+            tags=tuple(values["tags"]),
             gold=_unpacked(values, "gold"),
             told=_unpacked(values, "told"),
         )

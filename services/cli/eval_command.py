@@ -29,6 +29,11 @@ class Split(StrEnum):
     TEST = "test"
 
 
+class Scenes(StrEnum):
+    SIMULATED = "simulated"
+    PLACE = "place"
+
+
 class Pinned(StrEnum):
     MOVE = "move"
     KEEP = "keep"
@@ -56,12 +61,15 @@ def run(
     model: Annotated[Path, typer.Option(metavar="DIR", help="A checkpoint in the standard format.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Gets the run and its report.")],
     split: Annotated[Split, typer.Option(help="Choose on validation, report on test.")] = Split.VALIDATION,
+    scenes: Annotated[
+        Scenes, typer.Option(help="simulated: the first simulator; place: the watched place.")
+    ] = Scenes.SIMULATED,
     task: Annotated[
         list[TaskName] | None, typer.Option(help="Only these tasks; repeat it. Else all.")
     ] = None,
     lively: Annotated[int, typer.Option(min=0, help="Lively streams a task.")] = 24,
     lively_rounds: Annotated[int, typer.Option(min=1, help="Frames of each.")] = 192,
-    quiet: Annotated[int, typer.Option(min=0, help="Quiet streams a task.")] = 20,
+    quiet: Annotated[int, typer.Option(min=0, help="Quiet streams a task.")] = 26,
     quiet_minutes: Annotated[float, typer.Option(min=0.5, help="How long each.")] = 18.0,
     first_seed: Annotated[int, typer.Option(min=0, help="Of the streams.")] = 0,
     window_rounds: Annotated[
@@ -89,8 +97,10 @@ def run(
         streamo eval run --model MODEL --out runs/eval/sooner --sensitivity 0.5
     """
     from models.data.instructions import TASKS
+    from models.evaluation.place_streams import PlaceStreams
     from models.evaluation.report import ScoredRun
-    from models.evaluation.simulated_streams import SimulatedPlan, SimulatedStreams
+    from models.evaluation.simulated_streams import SimulatedStreams
+    from models.evaluation.stream_plan import StreamPlan
     from models.evaluation.suite import ServedModel, ServingSettings, run_suite
 
     console = Console(stderr=True)
@@ -103,7 +113,7 @@ def run(
             dtype=dtype.value,
         )
         served = ServedModel(model, serving, device=device, max_at_once=at_once)
-        plan = SimulatedPlan(
+        plan = StreamPlan(
             split=split.value,
             lively_streams=lively,
             lively_rounds=lively_rounds,
@@ -112,7 +122,8 @@ def run(
             first_seed=first_seed,
             tasks=tuple(one.value for one in task) if task else TASKS,
         )
-        source = SimulatedStreams(plan, served.budget)
+        make = PlaceStreams if scenes is Scenes.PLACE else SimulatedStreams
+        source = make(plan, served.budget)
         with progress(console, "streams", source.num_streams) as (on_stream, on_round):
             done = run_suite(out, model, served, serving, source, on_stream=on_stream, on_round=on_round)
         scored = ScoredRun(done, source.parse)

@@ -59,7 +59,7 @@ def test_streams_of_one_group_are_drawn_together(some):
 
 def test_kinds_keep_their_share(some):
     # All lively streams hit and no quiet one does: drawn within their kind, the recall is the same every time.
-    records = some([True] * 10) + some([False] * 10, kind="quiet")
+    records = some([True] * 10) + some([False] * 10, kind="quiet", group=lambda i: f"q{i}")
     one = estimate(records)
     assert one.low == one.value == one.high == 0.5
 

@@ -3,19 +3,31 @@
 from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
 from models.data.sample import Round
 from models.evaluation.cached_encoder import CachedEncoder
 from models.evaluation.free_run import DialogueScript, LiveFrame, free_run, run_dialogues
+from models.evaluation.journal import Journal
+from models.evaluation.place_streams import PlaceStreams
 from models.evaluation.plots import draw_plots
 from models.evaluation.report import ScoredRun
-from models.evaluation.simulated_streams import SimulatedPlan, SimulatedStreams
-from models.evaluation.suite import ServedModel, ServingSettings, load_run, parse_of, run_suite
+from models.evaluation.simulated_streams import SimulatedStreams
+from models.evaluation.stream_plan import StreamPlan
+from models.evaluation.suite import (
+    JOURNAL_NAME,
+    ServedModel,
+    ServingSettings,
+    load_run,
+    parse_of,
+    run_suite,
+)
 from models.vlm.state import State
+from services.cli.main import app
 from services.shared.settings import ModelSettings
 
 MODEL = ModelSettings().path
-PLAN = SimulatedPlan(
+PLAN = StreamPlan(
     lively_streams=1, lively_rounds=40, quiet_streams=1, quiet_minutes=0.5, tasks=("narration", "grounding")
 )
 
@@ -43,6 +55,38 @@ def test_the_same_plan_gives_the_same_streams(served, source):
     for one, other in zip(streams, again, strict=True):
         for picture, same in zip(one.frames(), other.frames(), strict=True):
             assert (picture == same).all()
+
+
+def test_the_place_is_a_source_too(served, tmp_path):
+    plan = StreamPlan(
+        "test",
+        lively_streams=2,
+        lively_rounds=36,
+        quiet_streams=1,
+        quiet_minutes=0.3,
+        start_offsets_s=(0,),
+        tasks=("grounding", "qa"),
+    )
+    source = PlaceStreams(plan, served.budget)
+    streams = list(source.streams())
+    assert len(streams) == source.num_streams and list(PlaceStreams(plan, served.budget).streams()) == streams
+    assert {tag for stream in streams for tag in stream.tags} & {
+        "held-out layout",
+        "held-out combination",
+        "held-out instruction",
+    }
+    late = [stream for stream in streams if stream.num_past_rounds]
+    assert late and all(
+        one.state is State.SILENCE for stream in late for one in stream.rounds[: stream.num_past_rounds]
+    )
+    for stream in streams:
+        pictures = list(stream.frames())
+        assert len(pictures) == len(stream.rounds) and all(p.dtype == "uint8" for p in pictures)
+    done = run_suite(tmp_path, MODEL, served, ServingSettings(), source)
+    # This checkpoint never saw the place: that it can be scored is all there is to ask.
+    scored = ScoredRun(done, parse_of(done.settings))
+    assert scored.streams()["all"]["gold_events"] > 0
+    assert any(part.startswith("held-out") for parts in scored.parts().values() for part in parts)
 
 
 def test_a_later_start_is_the_same_scene(source):
@@ -154,6 +198,22 @@ def test_equal_pictures_are_encoded_once(served, source):
     assert twice[0] is twice[2] and encoder.num_encoded == 3
     encoder.encode([changed])
     assert encoder.num_encoded == 4
+
+
+def test_a_run_is_reported_and_compared_from_its_directory(run, tmp_path):
+    with Journal(tmp_path / "a" / JOURNAL_NAME, run.settings) as journal:
+        for record in run.records:
+            journal.add(record.stream_id, record.to_json())
+    for arguments in (
+        ("report", tmp_path / "a", "--no-plots"),
+        ("compare", tmp_path / "a", tmp_path / "a", "--out", tmp_path / "b"),
+    ):
+        done = CliRunner().invoke(app, ["eval", *map(str, arguments)], catch_exceptions=False)
+        assert done.exit_code == 0 and "macro" in done.stdout
+    assert "# Evaluation: streamo-tiny" in (tmp_path / "a" / "report.md").read_text()
+    assert "state macro-F1" in (tmp_path / "b" / "comparison.md").read_text()
+    refused = CliRunner().invoke(app, ["eval", "report", str(tmp_path / "b")])
+    assert "no run has been written there" in str(refused.exception)
 
 
 def test_plots_are_drawn(run, tmp_path):

@@ -150,10 +150,10 @@ def test_two_spans_of_one_reply_are_matched_for_the_most_overlap(record):
 
 
 def test_backward_is_what_had_ended_when_it_was_asked(record):
-    # Asked after 6 s. The gold span 2-5 s is told at once, the span 6-9 s when it ends.
-    golds = {6: span(2, 5), 9: span(6, 9)}
+    # Asked after 6 s. The gold span 2-6 s is told at once, the span 6-9 s when it ends.
+    golds = {6: span(2, 6), 9: span(6, 9)}
     one = record(
-        "grounding", "------R--R", "------R--R", golds, {6: span(2, 5), 9: span(0, 9)}, num_past_rounds=6
+        "grounding", "------R--R", "------R--R", golds, {6: span(2, 6), 9: span(0, 9)}, num_past_rounds=6
     )
     assert value("span_miou_backward", one) == 1
     assert value("span_miou_forward", one) == pytest.approx(3 / 9)
