@@ -6,6 +6,7 @@ import random
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import Protocol
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
@@ -61,11 +62,16 @@ class Worker:
         ownership.consumer = consumer
         try:
             while not stop.is_set():
+                self._beat()
                 consumer.poll(timeout_ms=_POLL_MS)
                 self._log.deliveries.check()
                 self._run_streams_of(_partitions(consumer), self._control.view)
         finally:
             self._close(consumer)
+
+    def _beat(self) -> None:
+        if path := self._settings.ingest.heartbeat_path:
+            Path(path).touch()
 
     def leave(self, partitions: set[int]) -> None:
         """Ends the streams of these partitions, in bounded time."""

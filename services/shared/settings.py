@@ -73,6 +73,8 @@ class IngestSettings(Section):
     max_streams: int = Field(default=64, ge=1)
     # Directories from which files may be read as streams; empty: any file.
     file_roots: tuple[Path, ...] = ()
+    # A file that the worker touches in every round of its loop, for a supervisor to see that it runs. Empty: none.
+    heartbeat_path: str = ""
 
 
 class EncoderSettings(Section):

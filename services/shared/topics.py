@@ -1,13 +1,18 @@
-"""The Kafka topics: their names, partitions and how they are kept."""
+"""The Kafka topics: their names, partitions and how they are kept.
 
+`python -m services.shared.topics` makes those that are missing: the first job of an installation.
+"""
+
+import logging
+import sys
 from dataclasses import dataclass
 
 from kafka.admin import KafkaAdminClient, NewTopic
-from kafka.errors import TopicAlreadyExistsError
+from kafka.errors import KafkaError, TopicAlreadyExistsError
 from kafka.partitioner.default import murmur2
 
 from services.shared.errors import InvalidInput
-from services.shared.settings import KafkaSettings
+from services.shared.settings import KafkaSettings, Settings
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 _ADMIN_TIMEOUT_MS = 20_000
@@ -93,3 +98,19 @@ class Topics:
 def partition_of(stream_id: str, num_partitions: int) -> int:
     """The partition of a stream in `frames`, `events` and `state`: Kafka's own murmur2 rule for its key."""
     return int(murmur2(stream_id.encode()) & 0x7FFFFFFF) % num_partitions
+
+
+def main() -> None:
+    """Ends with 0 once all topics are there as the settings ask for them, with 1 and one line where not."""
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    try:
+        settings = Settings.load()
+        topics = Topics.of(settings.kafka)
+        topics.create(settings.kafka)
+    except (InvalidInput, KafkaError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    print("topics ready:", ", ".join(vars(topics).values()))
+
+
+if __name__ == "__main__":
+    main()
