@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from models.vlm.state import State
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 
@@ -19,7 +20,8 @@ class RoundInput:
     `frame` holds the visual tokens [rows * cols, visual_size]; the engine reads it until the round is in the
     KV cache, and never writes to it. `forced_reply` is the whole reply, state token first, of a round decided
     before: the model is then not asked. `deadline_ms` is by when the caller wants the decision, on any clock
-    of its own: only the order of deadlines counts.
+    of its own: only the order of deadlines counts. `kept`, bool [rows * cols], tells which places of the grid
+    have a token in `frame` (see `TokenDropper`), None that all have; positions are those of the whole grid.
     """
 
     start_ms: int
@@ -28,6 +30,7 @@ class RoundInput:
     grid: tuple[int, int]
     forced_reply: tuple[int, ...] | None = None
     deadline_ms: float = math.inf
+    kept: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

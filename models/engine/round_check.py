@@ -23,8 +23,20 @@ class RoundCheck:
     def check(self, one: RoundInput) -> None:
         rows, cols = one.grid
         num_tokens = len(one.frame)
-        if one.frame.ndim != 2 or rows < 1 or cols < 1 or rows * cols != num_tokens:
-            raise ValueError(f"frame of shape {tuple(one.frame.shape)} does not fill a grid of {rows}x{cols}")
+        if one.kept is None:
+            num_kept = rows * cols
+        elif one.kept.dtype == bool and one.kept.shape == (rows * cols,) and one.kept.any():
+            num_kept = int(one.kept.sum())
+        else:
+            raise ValueError(
+                f"kept must be bool [{rows * cols}] for a grid of {rows}x{cols} and keep a token, "
+                f"got {one.kept.dtype} {list(one.kept.shape)}"
+            )
+        if one.frame.ndim != 2 or rows < 1 or cols < 1 or num_kept != num_tokens:
+            raise ValueError(
+                f"frame of shape {tuple(one.frame.shape)} does not fill {num_kept} places of a grid of "
+                f"{rows}x{cols}"
+            )
         if one.frame.shape[1] != self.visual_size:
             raise ValueError(
                 f"frame has tokens of {one.frame.shape[1]} values, the model's have {self.visual_size}"

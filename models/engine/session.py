@@ -316,7 +316,7 @@ class Session:
             one = self._past[0] if self._past else self._queue[0][1]
             token_ids = self._dialogue.round_head(one.start_ms, one.end_ms, len(one.frame))
             image_id = self._dialogue.image_token_id
-            positions, _ = round_positions(token_ids, image_id, one.grid, self._next_position)
+            positions, _ = round_positions(token_ids, image_id, one.grid, self._next_position, one.kept)
             frame_start = token_ids.index(image_id)
             self._next_head = Piece(
                 np.asarray(token_ids), positions, self._next_index, one.frame, frame_start

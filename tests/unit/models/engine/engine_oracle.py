@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from engine_families import FAMILIES, Family, deepstack_inputs
 from engine_support import Outcome
@@ -26,7 +27,11 @@ from models.vlm.state import State
 
 
 def plain_positions(
-    token_ids: Sequence[int], image_id: int, grid: tuple[int, int], start: int
+    token_ids: Sequence[int],
+    image_id: int,
+    grid: tuple[int, int],
+    start: int,
+    kept: np.ndarray | None = None,
 ) -> list[list[int]]:
     """The definition, token by token."""
     positions, place, index = [], start, 0
@@ -37,8 +42,9 @@ def plain_positions(
             continue
         for row in range(grid[0]):
             for col in range(grid[1]):
-                positions.append([place, place + row, place + col])
-                index += 1
+                if kept is None or kept[row * grid[1] + col]:
+                    positions.append([place, place + row, place + col])
+                    index += 1
         place += max(grid)
     return positions
 
@@ -78,7 +84,7 @@ def full_forward(
         reply = list(outcome.reply(dialogue))
         reply_lengths.append(len(reply))
         chunk = [*head, *reply, *dialogue.round_tail]
-        positions += plain_positions(chunk, dialogue.image_token_id, one.grid, after(positions))
+        positions += plain_positions(chunk, dialogue.image_token_id, one.grid, after(positions), one.kept)
         ids += chunk
         frames.append(one.frame)
     token_ids = torch.tensor([ids])
@@ -204,7 +210,7 @@ class Oracle:
         ]
         self.unfed = []
         self.window.append((index, self.position))
-        positions = self._place(head, one.grid)
+        positions = self._place(head, one.grid, one.kept)
         logits = self._feed([*pieces, (index, head, positions, one.frame)])
         state_logits = logits[list(self.dialogue.state_token_ids)]
         model_outcome = Outcome(best_state(state_logits, self.sensitivity), tuple(state_logits.tolist()))
@@ -228,8 +234,10 @@ class Oracle:
             outcome.text_ids = tuple(text)
         self.unfed = [(index, [*reply, *self.dialogue.round_tail])]
 
-    def _place(self, ids: Sequence[int], grid: tuple[int, int] = (1, 1)) -> list[list[int]]:
-        positions = plain_positions(ids, self.dialogue.image_token_id, grid, self.position)
+    def _place(
+        self, ids: Sequence[int], grid: tuple[int, int] = (1, 1), kept: np.ndarray | None = None
+    ) -> list[list[int]]:
+        positions = plain_positions(ids, self.dialogue.image_token_id, grid, self.position, kept)
         self.position = after(positions)
         return positions
 
