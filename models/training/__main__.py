@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     parser.add_argument("--workers", type=int, default=1, help="processes that make samples")
+    parser.add_argument("--warmed", type=Path, help="begin with the `warmed` folder of another run")
     parser.add_argument(
         "--export-to",
         type=Path,
@@ -40,18 +41,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{checkpoint} -> {options.export_to}")
         return
 
-    from models.training.run import train
+    from models.training.run import Machine, ScratchRun
 
     recipe = RECIPES[options.recipe]()
     if options.max_steps is not None:
         recipe = replace(recipe, max_steps=options.max_steps)
-    train(
-        recipe,
-        options.output,
-        resume=options.resume,
-        num_threads=options.threads,
-        num_workers=options.workers,
-    )
+    machine = Machine(options.threads, options.workers)
+    ScratchRun(recipe, options.output, machine).train(resume=options.resume, warmed=options.warmed)
 
 
 if __name__ == "__main__":

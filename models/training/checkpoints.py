@@ -4,29 +4,44 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Literal, overload
 
 import torch
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import AutoModelForImageTextToText
 
 from models.training.trainer import SIDE_FILES
+from models.training.training_model import TRUTH_HEADS_FILE
 
 
-def newest_checkpoint(run_dir: str | Path) -> Path:
-    """The last complete checkpoint of a run. ValueError if there is none."""
+@overload
+def newest_checkpoint(run_dir: str | Path) -> Path: ...
+@overload
+def newest_checkpoint(run_dir: str | Path, required: Literal[False]) -> Path | None: ...
+def newest_checkpoint(run_dir: str | Path, required: bool = True) -> Path | None:
+    """The last complete checkpoint of a run. Where there is none: ValueError, or None unless it is `required`."""
     # trainer_state.json is written last, so a checkpoint that has it is whole.
     complete = [path.parent for path in Path(run_dir).glob("checkpoint-*/trainer_state.json")]
     if not complete:
-        raise ValueError(f"{run_dir} holds no complete checkpoint yet")
+        if required:
+            raise ValueError(f"{run_dir} holds no complete checkpoint yet")
+        return None
     return max(complete, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def export_checkpoint(
-    checkpoint: str | Path, model_dir: str | Path, dtype: torch.dtype = torch.float32
+    checkpoint: str | Path,
+    model_dir: str | Path,
+    dtype: torch.dtype = torch.float32,
+    *,
+    keeps_truth_heads: bool = False,
 ) -> None:
-    """Write what serving needs, with weights of `dtype`; other files in `model_dir` stay."""
+    """Write what serving needs, with weights of `dtype`; other files in `model_dir` stay.
+
+    `keeps_truth_heads`: write those too, for training that goes on from here.
+    """
     source, target = Path(checkpoint), Path(model_dir)
     target.mkdir(parents=True, exist_ok=True)
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(str(source), dtype=dtype)
+    model = AutoModelForImageTextToText.from_pretrained(str(source), dtype=dtype)
     model.save_pretrained(str(target))
-    for name in SIDE_FILES:
+    for name in (*SIDE_FILES, *([TRUTH_HEADS_FILE] if keeps_truth_heads else [])):
         shutil.copyfile(source / name, target / name)

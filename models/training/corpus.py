@@ -1,12 +1,13 @@
-"""What the small tokenizer is trained on: all that the simulator says and is asked, and plain English."""
+"""What the small tokenizer is trained on: what the training set says and asks, and plain English."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from models.data.instructions import TASKS, instructions
-from models.data.labels import CAPTIONS, SEPARATOR
-from models.data.scene import COLOURS
+from models.data.place.act import CAR_KINDS, COLOURS, PERSON_KINDS, PLACES
+from models.data.place.instruction import wordings
+from models.data.place.query import TASKS, queries
+from models.data.place.wording import NOTHING, SEPARATOR, VERBS, caption, colour_text, count_text, narration
 
 # So that an instruction in other words costs a token or two a word, not one a letter.
 COMMON_WORDS = """
@@ -33,23 +34,35 @@ let if does did yes no none zero one two three four five six seven eight nine te
 different ready empty full broken safe dangerous loud quiet fast slow camera video picture frame scene
 machine worker line belt tool part hand hands head face hat helmet coat shirt shoes
 """
+MAX_COUNT = 4
 
 
 def tokenizer_texts() -> Iterator[str]:
-    """Texts, repeated in proportion to how much it helps that they are short; the same every time."""
+    """Texts, repeated in proportion to how much it helps that they are short; the same every time.
+
+    Instructions that are held out of training are held out here too.
+    """
     words = COMMON_WORDS.split()
-    asked = [text for task in TASKS for text in instructions(task)]
+    asked = [
+        text
+        for task in TASKS
+        for query in queries(task)
+        if not query.held_out
+        for text in (*wordings(query).seen, *wordings(query).late)
+    ]
     told = [
-        caption.format(colour=colour) for pair in CAPTIONS.values() for caption in pair for colour in COLOURS
+        say(kind, colour, place)
+        for kind in VERBS
+        for colour in (COLOURS if kind in (*CAR_KINDS, *PERSON_KINDS) else ("",))
+        for place in PLACES.get(kind, ("",))
+        for say in (caption, narration)
     ]
     answers = [
         "yes",
         "no",
-        "no car",
-        "no people",
-        "1 person",
-        "2 people",
-        *(f"a {colour} car" for colour in COLOURS),
+        *NOTHING.values(),
+        *(count_text(count) for count in range(MAX_COUNT + 1)),
+        *(colour_text(thing, colour) for thing in NOTHING for colour in COLOURS),
     ]
     for _ in range(20):
         yield from (
@@ -62,7 +75,7 @@ def tokenizer_texts() -> Iterator[str]:
         )
         yield from (f" {text}" for text in (*told, *answers))
         yield SEPARATOR.join(told)
-    for _ in range(4):
+    for _ in range(2):
         yield from asked
     for _ in range(3):
         yield " ".join(words)

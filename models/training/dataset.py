@@ -35,8 +35,9 @@ def make_example(
 ) -> Example:
     """The dialogue of a sample, with labels on every reply and on the token that ends it.
 
-    Rounds before `first_learnt_round` are context only. The end token is learnt after each state too, though
-    the engine decodes only after Response.
+    Context only are rounds before `first_learnt_round`, rounds before the instruction was given, and replies that
+    name what the sample no longer shows. The end token is learnt after each state too, though the engine decodes
+    only after Response.
     """
     height, width = sample.frames.shape[1:3]
     grid = pixels.budget.grid(height, width)
@@ -45,13 +46,15 @@ def make_example(
     token_ids = list(prefix)
     labels = [IGNORED] * len(prefix)
     decisions = []
+    first_learnt = max(first_learnt_round, sample.first_live)
     for index, round_ in enumerate(sample.rounds):
         head = dialogue.round_head(round_.start_ms, round_.end_ms, num_tokens)
         reply = dialogue.reply(round_.state, round_.text)
         tail = dialogue.round_tail
         decisions.append(len(token_ids) + len(head) - 1)
         token_ids += head + reply + tail
-        learnt = [*reply, tail[0]] if index >= first_learnt_round else [IGNORED] * (len(reply) + 1)
+        is_learnt = index >= first_learnt and (not sample.since or sample.since[index] >= 0)
+        learnt = [*reply, tail[0]] if is_learnt else [IGNORED] * (len(reply) + 1)
         labels += [IGNORED] * len(head) + learnt + [IGNORED] * (len(tail) - 1)
     positions, _ = round_positions(token_ids, dialogue.image_token_id, grid, start=0)
     return Example(
@@ -71,17 +74,24 @@ class SampleMaker(Protocol):
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """How samples are cut to what a session sees: whole batches are of one length.
+    """How samples are cut to what a session sees; the longest of them is a window.
 
-    `num_rounds` are the lengths that batches take in turn. A share `joined_late` of the samples of the
-    longest kind is a window that has already slid: its first rounds, up to `max_dropped`, are gone, the next
-    `overlap_rounds` are context without loss, since what they tell may have begun before.
+    `num_rounds`: lengths that samples take in turn. A share `joined_late` of the longest kind is a window that has
+    slid: its first rounds, up to `max_dropped`, are gone, the next `overlap_rounds` are context without loss, since
+    what they tell may have begun before.
+
+    A question that was answered rounds ago is a matter of the window's length: with few rounds and no answer in
+    sight, the session has just been opened over past rounds and owes one; in a full window it owes none. So a window
+    that slid teaches the tasks `answers_once_asked` only from the `full_rounds`-th round on. Sessions that open late
+    have at most as many past rounds.
     """
 
     num_rounds: tuple[int, ...] = (16, 24, 32)
     joined_late: float = 0.7
     max_dropped: int = 16
     overlap_rounds: int = 8
+    full_rounds: int = 24
+    answers_once_asked: tuple[str, ...] = ("qa", "grounding")
 
 
 class ExampleDataset(Dataset[Example]):
@@ -92,7 +102,6 @@ class ExampleDataset(Dataset[Example]):
         make_sample: SampleMaker,
         split: str,
         length: int,
-        batch_size: int,
         plan: ClipPlan,
         dialogue: Dialogue,
         pixels: PixelFormat,
@@ -101,7 +110,6 @@ class ExampleDataset(Dataset[Example]):
         self._make_sample = make_sample
         self._split = split
         self._length = length
-        self._batch_size = batch_size
         self._plan = plan
         self._dialogue = dialogue
         self._pixels = pixels
@@ -114,55 +122,62 @@ class ExampleDataset(Dataset[Example]):
         if not 0 <= index < self._length:
             raise IndexError(index)
         plan, seed = self._plan, self._first_seed + index
-        num_rounds = plan.num_rounds[index // self._batch_size % len(plan.num_rounds)]
+        num_rounds = plan.num_rounds[index % len(plan.num_rounds)]
         rng = np.random.default_rng((seed, 0x57AB))
-        dropped = 0
+        num_dropped = 0
         if num_rounds == max(plan.num_rounds) and rng.random() < plan.joined_late:
-            dropped = int(rng.integers(1, plan.max_dropped + 1))
-        sample = self._make_sample(seed, self._split, num_rounds + dropped)
-        if dropped:
-            sample = drop_rounds(sample, dropped)
-        first_learnt = plan.overlap_rounds if dropped else 0
-        return make_example(sample, self._dialogue, self._pixels, first_learnt)
+            num_dropped = int(rng.integers(1, plan.max_dropped + 1))
+        sample = self._make_sample(seed, self._split, num_rounds + num_dropped)
+        return make_example(
+            drop_rounds(sample, num_dropped),
+            self._dialogue,
+            self._pixels,
+            _num_context_rounds(plan, sample, num_dropped),
+        )
+
+
+def _num_context_rounds(plan: ClipPlan, sample: Sample, num_dropped: int) -> int:
+    # A session that opens after the first rounds of the window has seen no others.
+    if not num_dropped or sample.first_live > num_dropped:
+        return 0
+    return plan.full_rounds if sample.task in plan.answers_once_asked else plan.overlap_rounds
 
 
 def drop_rounds(sample: Sample, num_rounds: int) -> Sample:
-    """The sample as a window that has lost its first rounds; times stay as they are."""
+    """The sample as a window that has lost its first rounds; times stay as they are.
+
+    In `since`, negative numbers then stand for rounds that are gone.
+    """
     return replace(
         sample,
         frames=sample.frames[num_rounds:],
         rounds=sample.rounds[num_rounds:],
         truth=sample.truth[num_rounds:],
+        first_live=max(0, sample.first_live - num_rounds),
+        since=tuple(since - num_rounds for since in sample.since[num_rounds:]),
     )
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Examples to a batch, padded on the right: causal attention never sees the padding."""
+    """Examples to one packed sequence, as `TrainingModel` takes it."""
 
     pixels: PixelFormat
-    pad_token_id: int
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
-        length = max(len(example.token_ids) for example in examples)
-        shape = (len(examples), length)
-        token_ids = np.full(shape, self.pad_token_id, dtype=np.int64)
-        labels = np.full(shape, IGNORED, dtype=np.int64)
-        positions = np.zeros((3, *shape), dtype=np.int64)
-        for row, example in enumerate(examples):
-            used = len(example.token_ids)
-            token_ids[row, :used] = example.token_ids
-            labels[row, :used] = example.labels
-            positions[:, row, :used] = example.positions
+        lengths = [len(example.token_ids) for example in examples]
+        starts = np.cumsum([0, *lengths[:-1]])
         patches, grids = self.pixels.patchify_all([frame for example in examples for frame in example.frames])
+        decisions = [start + example.decisions for start, example in zip(starts, examples, strict=True)]
         return {
-            "input_ids": torch.from_numpy(token_ids),
-            "labels": torch.from_numpy(labels),
-            "position_ids": torch.from_numpy(positions),
+            "input_ids": torch.from_numpy(np.concatenate([one.token_ids for one in examples]))[None],
+            "labels": torch.from_numpy(np.concatenate([one.labels for one in examples]))[None],
+            "position_ids": torch.from_numpy(np.concatenate([one.positions for one in examples], axis=1))[
+                :, None
+            ],
+            "lengths": torch.tensor(lengths),
             "patches": torch.from_numpy(patches),
             "patch_grids": torch.tensor(grids),
-            "decisions": torch.from_numpy(
-                np.concatenate([row * length + example.decisions for row, example in enumerate(examples)])
-            ),
-            "truth": torch.from_numpy(np.concatenate([example.truth for example in examples])),
+            "decisions": torch.from_numpy(np.concatenate(decisions)),
+            "truth": torch.from_numpy(np.concatenate([one.truth for one in examples])),
         }

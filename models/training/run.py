@@ -1,128 +1,229 @@
-"""One training run of a recipe, from an empty folder or from where it stopped."""
+"""One run of a scratch recipe, from an empty folder or from where it stopped."""
 
 from __future__ import annotations
 
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration, TrainingArguments
 
-from models.data import simulated
-from models.training.checkpoints import newest_checkpoint
+from models.data.place import simulated
+from models.data.place.truth import CELL_COLS, CELL_ROWS
+from models.training.accuracy import teacher_forced_accuracy
+from models.training.checkpoints import export_checkpoint, newest_checkpoint
 from models.training.corpus import tokenizer_texts
-from models.training.dataset import Collator, ExampleDataset, SampleMaker
+from models.training.dataset import Collator, Example, ExampleDataset, SampleMaker
 from models.training.recipes import ScratchRecipe
 from models.training.scratch_model import write_random_checkpoint
 from models.training.tokenizer import train_tokenizer
 from models.training.trainer import StreamoTrainer
-from models.training.training_model import TrainingModel
+from models.training.training_model import TRUTH_HEADS_FILE, TrainingModel, TruthShape
+from models.training.warm_up import SeenFramesCollator, SeenFramesDataset, WarmUpModel
 from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat
 
 
-def train(
-    recipe: ScratchRecipe,
-    run_dir: Path,
-    resume: bool = False,
-    num_threads: int = 1,
-    num_workers: int = 0,
-    make_sample: SampleMaker = simulated.make_sample,
-) -> None:
-    """Train to the recipe's last step, or to SIGTERM; blocks. Equal recipes give equal batches, resumed or
-    not.
+@dataclass(frozen=True)
+class Simulator:
+    """Where samples come from. `num_placed`: the first so many columns of their truth say what is where."""
 
-    SIGTERM saves a checkpoint and ends the run cleanly, if this is the main thread.
-    ValueError if `resume` finds no checkpoint, or if a new run would overwrite an old one.
+    make_sample: SampleMaker = simulated.make_sample
+    num_placed: int = CELL_ROWS * CELL_COLS
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run may use. Equal recipes give equal batches on any; sums may differ in their last bits."""
+
+    num_threads: int = 1
+    num_workers: int = 0
+    """Processes that make samples; 0 makes them between the steps."""
+
+
+class ScratchRun:
+    """A run's folder: `init/` the random model, `warm_up/` the tower's checkpoints, `warmed/` the model with the
+    tower it got, `checkpoint-N/` the whole model's.
     """
-    torch.set_num_threads(num_threads)
-    checkpoint = newest_checkpoint(run_dir) if resume else None
-    init_dir = run_dir / "init"
-    if not resume:
-        if init_dir.exists():
-            raise ValueError(f"{run_dir} holds a run already; give --resume, or another --output")
+
+    def __init__(
+        self,
+        recipe: ScratchRecipe,
+        run_dir: Path,
+        machine: Machine | None = None,
+        simulator: Simulator | None = None,
+    ) -> None:
+        self._recipe = recipe
+        self._dir = run_dir
+        self._machine = machine if machine is not None else Machine()
+        self._simulator = simulator if simulator is not None else Simulator()
+
+    def train(self, *, resume: bool = False, warmed: Path | None = None) -> None:
+        """Train to the recipe's last step, or to SIGTERM; blocks. A resumed run is the uninterrupted one.
+
+        `warmed`: begin with the model of this folder, the `warmed/` of another run, instead of warming a tower up.
+        ValueError if there is nothing to resume, or if a new run would overwrite an old one.
+        """
+        torch.set_num_threads(self._machine.num_threads)
+        init_dir = self._dir / "init"
+        if resume and not init_dir.exists():
+            raise ValueError(f"{self._dir} holds no run to resume")
+        if not resume:
+            if init_dir.exists():
+                raise ValueError(f"{self._dir} holds a run already; resume it, or name another folder")
+            self._write_init(warmed)
+        if (self._dir / "warmed").exists() or self._warm_up():
+            self._train_all()
+
+    def _write_init(self, warmed: Path | None) -> None:
+        recipe = self._recipe
         tokenizer = train_tokenizer(tokenizer_texts(), recipe.vocab_size)
+        # Written last: whoever resumes takes a folder without it for no run.
+        partial = self._dir / ".init"
         write_random_checkpoint(
-            init_dir,
-            recipe.architecture,
-            tokenizer,
-            recipe.streamo,
-            recipe.budget,
-            recipe.seed,
+            partial, recipe.architecture, tokenizer, recipe.streamo, recipe.budget, recipe.seed
         )
-    pixels = PixelFormat.load(init_dir)
-    dialogue = Dialogue.load(init_dir, recipe.streamo.system_prompt, recipe.streamo.max_instruction_tokens)
-    vlm = Qwen2_5_VLForConditionalGeneration.from_pretrained(init_dir, dtype=torch.float32)
-    num_batches = recipe.max_steps
-    training_set = ExampleDataset(
-        make_sample,
-        "train",
-        num_batches * recipe.batch_size,
-        recipe.batch_size,
-        recipe.clips,
-        dialogue,
-        pixels,
-    )
-    validation_set = ExampleDataset(
-        make_sample,
-        "validation",
-        recipe.num_validation_samples,
-        recipe.batch_size,
-        recipe.clips,
-        dialogue,
-        pixels,
-    )
-    first = make_sample(0, "train", 1)
-    torch.manual_seed(recipe.seed)
-    model = TrainingModel(
-        vlm,
-        dialogue.state_token_ids,
-        recipe.loss,
-        truth_sizes=first.truth_sizes,
-        tokens_per_frame=recipe.budget.num_tokens(*first.frames.shape[1:3]),
-    )
-    num_parameters = sum(parameter.numel() for parameter in vlm.parameters())
-    print(
-        f"{num_parameters / 1e6:.2f} M parameters, {dialogue.vocab_size} token ids",
-        flush=True,
-    )
-    trainer = StreamoTrainer(
-        model=model,
-        args=_arguments(recipe, run_dir, num_workers),
-        train_dataset=training_set,
-        validation=validation_set,
-        collator=Collator(pixels, vlm.config.text_config.pad_token_id),
-        model_dir=init_dir,
-    )
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
-    trainer.evaluate()
+        if warmed is not None:
+            _copy_model(warmed, self._dir / "warmed")
+        partial.rename(self._dir / "init")
+
+    def _warm_up(self) -> bool:
+        """Whether the tower's lessons are over; they are not if they were ended early."""
+        recipe, plan, run_dir = self._recipe, self._recipe.warm_up, self._dir / "warm_up"
+        vlm, pixels = self._load(self._dir / "init")
+        torch.manual_seed(recipe.seed)
+        model = WarmUpModel(vlm, self._truth_shape())
+        make_sample = self._simulator.make_sample
+        train_set = SeenFramesDataset(make_sample, "train", plan.max_steps * plan.clips_per_batch, plan)
+        collator = SeenFramesCollator(pixels)
+        validation = SeenFramesDataset(make_sample, "validation", 2 * plan.clips_per_batch, plan)
+
+        def evaluation() -> dict[str, float]:
+            batch = collator([validation[index] for index in range(len(validation))])
+            right = model.accuracy(**batch)
+            num_placed = self._simulator.num_placed
+            return {"placed": float(right[:num_placed].mean()), "others": float(right[num_placed:].mean())}
+
+        trainer = StreamoTrainer(
+            model=model,
+            args=self._arguments(
+                run_dir,
+                max_steps=plan.max_steps,
+                batch_size=plan.clips_per_batch,
+                learning_rate=plan.learning_rate,
+                warmup_steps=plan.warmup_steps,
+                save_steps=plan.save_every_steps,
+                eval_steps=recipe.eval_every_steps,
+            ),
+            train_dataset=train_set,
+            data_collator=collator,
+            eval_dataset=validation,
+            model_dir=self._dir / "init",
+            evaluation=evaluation,
+        )
+        is_over = _run(trainer, run_dir)
+        if is_over:
+            _copy_model(newest_checkpoint(run_dir), self._dir / "warmed")
+        return is_over
+
+    def _train_all(self) -> None:
+        recipe, warmed = self._recipe, self._dir / "warmed"
+        vlm, pixels = self._load(warmed)
+        dialogue = Dialogue.load(warmed, recipe.streamo.system_prompt, recipe.streamo.max_instruction_tokens)
+        print(f"{sum(p.numel() for p in vlm.parameters()) / 1e6:.2f} M parameters", flush=True)
+        torch.manual_seed(recipe.seed)
+        model = TrainingModel(
+            vlm, dialogue.state_token_ids, recipe.loss, self._truth_shape(), trims_last_layer=True
+        )
+        if model.truth_heads is not None:
+            model.truth_heads.load_state_dict(load_file(warmed / TRUTH_HEADS_FILE), strict=False)
+
+        def examples(split: str, length: int) -> ExampleDataset:
+            return ExampleDataset(self._simulator.make_sample, split, length, recipe.clips, dialogue, pixels)
+
+        validation = examples("validation", recipe.num_validation_samples)
+        collator = Collator(pixels)
+        trainer = StreamoTrainer(
+            model=model,
+            args=self._arguments(
+                self._dir,
+                max_steps=recipe.max_steps,
+                batch_size=recipe.batch_size,
+                learning_rate=recipe.learning_rate,
+                warmup_steps=recipe.warmup_steps,
+                save_steps=recipe.save_every_steps,
+                eval_steps=recipe.eval_every_steps,
+            ),
+            train_dataset=examples("train", recipe.max_steps * recipe.batch_size),
+            data_collator=collator,
+            eval_dataset=validation,
+            model_dir=warmed,
+            evaluation=lambda: teacher_forced_accuracy(
+                model, _batches(validation, recipe.batch_size), collator
+            ),
+        )
+        _run(trainer, self._dir)
+
+    def _truth_shape(self) -> TruthShape:
+        first = self._simulator.make_sample(0, "train", 1)
+        num_tokens = self._recipe.budget.num_tokens(*first.frames.shape[1:3])
+        return TruthShape(first.truth_sizes, num_tokens, self._simulator.num_placed)
+
+    @staticmethod
+    def _load(model_dir: Path) -> tuple[Qwen2_5_VLForConditionalGeneration, PixelFormat]:
+        vlm = Qwen2_5_VLForConditionalGeneration.from_pretrained(model_dir, dtype=torch.float32)
+        return vlm, PixelFormat.load(model_dir)
+
+    def _arguments(self, run_dir: Path, *, batch_size: int, **settings: Any) -> TrainingArguments:
+        recipe, num_workers = self._recipe, self._machine.num_workers
+        return TrainingArguments(
+            output_dir=str(run_dir),
+            per_device_train_batch_size=batch_size,
+            lr_scheduler_type="cosine",
+            weight_decay=recipe.weight_decay,
+            adam_beta2=recipe.adam_beta2,
+            max_grad_norm=recipe.max_grad_norm,
+            optim="adamw_torch_fused",
+            use_cpu=True,
+            train_sampling_strategy="sequential",  # already random; a resumed run goes on
+            remove_unused_columns=False,
+            dataloader_num_workers=num_workers,
+            dataloader_prefetch_factor=4 if num_workers else None,
+            dataloader_pin_memory=False,
+            eval_strategy="steps",
+            save_strategy="steps",
+            save_total_limit=2,
+            logging_steps=recipe.log_every_steps,
+            report_to=["tensorboard"],
+            disable_tqdm=not sys.stderr.isatty(),
+            seed=recipe.seed,
+            **settings,
+        )
 
 
-def _arguments(recipe: ScratchRecipe, run_dir: Path, num_workers: int) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(run_dir),
-        max_steps=recipe.max_steps,
-        per_device_train_batch_size=recipe.batch_size,
-        per_device_eval_batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=recipe.warmup_steps,
-        weight_decay=recipe.weight_decay,
-        adam_beta2=recipe.adam_beta2,
-        max_grad_norm=recipe.max_grad_norm,
-        optim="adamw_torch",
-        use_cpu=True,
-        train_sampling_strategy="sequential",  # already random; a resumed run goes on
-        remove_unused_columns=False,
-        dataloader_num_workers=num_workers,
-        dataloader_prefetch_factor=2 if num_workers else None,
-        dataloader_pin_memory=False,
-        eval_strategy="steps",
-        eval_steps=recipe.eval_every_steps,
-        save_strategy="steps",
-        save_steps=recipe.save_every_steps,
-        save_total_limit=3,
-        logging_steps=10,
-        report_to=["tensorboard"],
-        disable_tqdm=True,
-        seed=recipe.seed,
-    )
+def _run(trainer: StreamoTrainer, run_dir: Path) -> bool:
+    """Train from the newest checkpoint of the folder, if there is one; whether the last step was reached."""
+    checkpoint = newest_checkpoint(run_dir, required=False)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    is_over = trainer.state.global_step >= trainer.state.max_steps
+    if is_over and trainer.state.max_steps % trainer.args.eval_steps:
+        trainer.evaluate()
+    return is_over
+
+
+def _batches(dataset: ExampleDataset, size: int) -> Iterator[list[Example]]:
+    for first in range(0, len(dataset), size):
+        yield [dataset[i] for i in range(first, min(first + size, len(dataset)))]
+
+
+def _copy_model(source: Path, target: Path) -> None:
+    """With the truth heads; the folder appears whole or not at all."""
+    partial = target.with_name(f".{target.name}")
+    export_checkpoint(source, partial, keeps_truth_heads=True)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)

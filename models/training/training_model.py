@@ -1,7 +1,8 @@
-"""A model under training: Hugging Face's, its loss, and two heads that help it to see."""
+"""A model under training: Hugging Face's, its loss, and two heads that help a small one to see."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import AutoModelForImageTextToText
 
 from models.training.loss import IGNORED, Balance, weighted_token_losses
+from models.training.packing import PACKED_ATTENTION, Packing
 from models.vlm import vision_tower
+from models.vlm.last_layer import LastLayer, Wanted
+from models.vlm.model import FAMILIES
 
 TRUTH_HEADS_FILE = "truth_heads.safetensors"
 
@@ -28,121 +32,174 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
-class LossParts:
-    """Means over a batch, for the log."""
+class TruthShape:
+    """What the truth heads are told about each frame.
 
-    state: float
-    text: float
-    seen: float
-    read: float
+    `sizes`: classes of each column of the truth. `tokens_per_frame`: visual tokens, the same for every frame.
+    `num_placed`: the first so many columns say what is where; they are asked of the visual tokens alone.
+    """
+
+    sizes: tuple[int, ...]
+    tokens_per_frame: int
+    num_placed: int = 0
+
+
+class TruthHead(nn.Module):
+    """Classes of truth columns, read off features by one linear map. Dropped after training."""
+
+    def __init__(self, width: int, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.sizes = list(sizes)
+        self.linear = nn.Linear(width, sum(self.sizes))
+
+    def forward(self, features: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        """Mean cross entropy of features [N, width] against truth [N, columns]."""
+        columns = self.linear(features).split(self.sizes, dim=-1)
+        losses = [F.cross_entropy(logits, truth[:, k]) for k, logits in enumerate(columns)]
+        return torch.stack(losses).mean()
+
+    @torch.no_grad()
+    def accuracy(self, features: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        """Share of right classes of each column."""
+        columns = self.linear(features).split(self.sizes, dim=-1)
+        right = [(logits.argmax(-1) == truth[:, k]).float().mean() for k, logits in enumerate(columns)]
+        return torch.stack(right)
 
 
 class TrainingModel(nn.Module):
-    """`forward` gives the loss of a batch of `Collator`. Frozen parts are frozen by the caller."""
+    """`forward` gives the loss of a batch of `Collator`. Frozen parts are frozen by the caller.
+
+    The model's own language half runs over packed sequences, with exact rotary angles, as it is served. On a CPU
+    its last layer runs only where the result is wanted.
+    """
 
     accepts_loss_kwargs = True  # tells Trainer that forward takes num_items_in_batch
 
     def __init__(
         self,
-        vlm: Qwen2_5_VLForConditionalGeneration,
+        vlm: Any,
         state_token_ids: tuple[int, int, int],
         config: LossConfig,
-        truth_sizes: tuple[int, ...] = (),
-        tokens_per_frame: int = 0,
+        truth: TruthShape | None = None,
+        *,
+        trims_last_layer: bool = False,
     ) -> None:
+        """`vlm` is one of Hugging Face's `...ForConditionalGeneration` of a known family; it is changed in place.
+
+        `trims_last_layer`: leave out the last layer's work where nothing is learnt; not with gradient checkpointing.
+        """
         super().__init__()
         self.vlm = vlm
         self.config = vlm.config  # where Trainer looks for it
         self.loss_config = config
         self.state_token_ids = state_token_ids
-        self.truth_sizes = truth_sizes
-        self.tokens_per_frame = tokens_per_frame
-        self.truth_weight = config.truth_weight if truth_sizes else 0.0
+        self._trims_last_layer = trims_last_layer
+        text = vlm.model.language_model
+        text.rotary_emb = FAMILIES[vlm.config.model_type].rotary(vlm.config.text_config)
+        text.set_attn_implementation(PACKED_ATTENTION)
+        if trims_last_layer:
+            text.layers[-1] = LastLayer(text.layers[-1])
+        self.truth_weight = config.truth_weight if truth is not None else 0.0
+        self.truth = truth
         hidden_size = vlm.config.text_config.hidden_size
-        width = tokens_per_frame * hidden_size
         # What is in a frame, told from its visual tokens (side by side, so that none need say where it stands),
         # and from where the language model decides: so the tower learns to see and the decoder to look.
-        heads = {"seen": nn.Linear(width, sum(truth_sizes)), "read": nn.Linear(hidden_size, sum(truth_sizes))}
-        self.truth_heads = nn.ModuleDict(heads) if truth_sizes else None
-        self.last_parts = LossParts(0.0, 0.0, 0.0, 0.0)
-
-    def hidden_states(
-        self,
-        input_ids: torch.Tensor,
-        position_ids: torch.Tensor,
-        patches: torch.Tensor,
-        patch_grids: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Final hidden states [B, T, H] and the visual tokens [N, H] of all frames of the batch in order."""
-        grids = tuple((int(rows), int(cols)) for rows, cols in patch_grids.tolist())
-        visual = vision_tower.visual_tokens(self.vlm.model.visual, patches, grids)
-        embeds = self.vlm.model.language_model.embed_tokens(input_ids)
-        is_image = (input_ids == self.config.image_token_id)[..., None]
-        embeds = embeds.masked_scatter(is_image, visual.to(embeds.dtype))
-        output = self.vlm.model.language_model(
-            inputs_embeds=embeds, position_ids=position_ids, use_cache=False
-        )
-        return output.last_hidden_state, visual
+        self.truth_heads = None
+        if truth is not None:
+            seen = TruthHead(truth.tokens_per_frame * hidden_size, truth.sizes)
+            read = TruthHead(hidden_size, truth.sizes[truth.num_placed :])
+            self.truth_heads = nn.ModuleDict({"seen": seen, "read": read})
+        self.last_parts: dict[str, torch.Tensor] = {}
+        """Means of the last batch, for the log; left on the device."""
 
     def forward(
         self,
         input_ids: torch.Tensor,
         labels: torch.Tensor,
         position_ids: torch.Tensor,
+        lengths: torch.Tensor,
         patches: torch.Tensor,
         patch_grids: torch.Tensor,
         decisions: torch.Tensor,
-        truth: torch.Tensor,
+        truth: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> dict[str, torch.Tensor]:
-        hidden, visual = self.hidden_states(input_ids, position_ids, patches, patch_grids)
+        """`loss`; where the model is not training also the `logits` [n, V] that predict the `targets` [n].
+
+        Labels [1, T] are unshifted. The sum of the losses is divided by `num_items_in_batch`, by default the number
+        of targets.
+        """
+        at = (labels[0] != IGNORED).nonzero().flatten() - 1
+        targets = labels[0, at + 1]
+        with_truth = self.truth_heads is not None and truth is not None and self.truth_weight > 0
+        wanted = torch.unique(torch.cat([at, decisions])) if with_truth else at
+        hidden, visual = self._hidden_states(input_ids, position_ids, lengths, patches, patch_grids, wanted)
         # The output head only where there is a target: one position in seven.
-        chosen = labels[:, 1:] != IGNORED
-        targets = labels[:, 1:][chosen]
-        logits = self.vlm.lm_head(hidden[:, :-1][chosen])
+        logits = self.vlm.lm_head(hidden[torch.searchsorted(wanted, at)])
         config = self.loss_config
         losses = weighted_token_losses(
-            logits,
-            targets,
-            self.state_token_ids,
-            config.gamma,
-            config.balance,
-            config.detach,
+            logits, targets, self.state_token_ids, config.gamma, config.balance, config.detach
         )
         loss = losses.sum() / (max(1, losses.numel()) if num_items_in_batch is None else num_items_in_batch)
-        seen = read = torch.zeros((), device=loss.device)
-        if self.truth_heads is not None and self.truth_weight > 0:
-            if len(visual) != len(truth) * self.tokens_per_frame:
+        self._note_parts(losses.detach(), targets)
+        if with_truth:
+            assert self.truth_heads is not None and self.truth is not None and truth is not None
+            if len(visual) != len(truth) * self.truth.tokens_per_frame:
                 raise ValueError(
-                    f"the truth heads need {self.tokens_per_frame} tokens a frame; use one frame size"
+                    f"the truth heads need {self.truth.tokens_per_frame} tokens a frame; use one frame size"
                 )
-            seen = self._truth_loss("seen", visual.reshape(len(truth), -1), truth)
-            read = self._truth_loss("read", hidden.flatten(0, 1)[decisions], truth)
+            seen = self.truth_heads["seen"](visual.reshape(len(truth), -1), truth)
+            looked = hidden[torch.searchsorted(wanted, decisions)]
+            read = self.truth_heads["read"](looked, truth[:, self.truth.num_placed :])
             loss = loss + self.truth_weight * (seen + read)
+            self.last_parts |= {"seen": seen.detach(), "read": read.detach()}
+        return {"loss": loss} if self.training else {"loss": loss, "logits": logits, "targets": targets}
+
+    def _hidden_states(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        lengths: torch.Tensor,
+        patches: torch.Tensor,
+        patch_grids: torch.Tensor,
+        wanted: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Final hidden states [n, H] of the wanted tokens, and the visual tokens [N, ...] of all frames in order."""
+        grids = tuple((int(rows), int(cols)) for rows, cols in patch_grids.tolist())
+        tower, text = self.vlm.model.visual, self.vlm.model.language_model
+        visual = vision_tower.visual_tokens(tower, patches, grids)
+        embeds = text.embed_tokens(input_ids)
+        is_image = input_ids == self.config.image_token_id
+        first, *deepstack = visual.to(embeds.dtype).split(embeds.shape[-1], dim=1)
+        embeds = embeds.masked_scatter(is_image[..., None], first)
+        extra: dict[str, Any] = {"packing": Packing.of(lengths.tolist(), embeds.device)}
+        if deepstack:
+            extra |= {"visual_pos_masks": is_image, "deepstack_visual_embeds": deepstack}
+        if self._trims_last_layer:
+            extra["wanted"] = Wanted(wanted, {"packing": extra["packing"].only(wanted)})
+        output = text(inputs_embeds=embeds, position_ids=position_ids, use_cache=False, **extra)
+        hidden = output.last_hidden_state[0]
+        return (hidden if self._trims_last_layer else hidden[wanted]), visual
+
+    def _note_parts(self, losses: torch.Tensor, targets: torch.Tensor) -> None:
         is_state = torch.isin(targets, torch.tensor(self.state_token_ids, device=targets.device))
-        detached = losses.detach()
-        self.last_parts = LossParts(
-            state=float(detached[is_state].mean()),
-            text=float(detached[~is_state].mean()),
-            seen=float(seen.detach()),
-            read=float(read.detach()),
-        )
-        return {"loss": loss}
+        parts = {"state": losses[is_state], "text": losses[~is_state]}
+        self.last_parts = {name: part.mean() for name, part in parts.items() if len(part)}
 
-    def _truth_loss(self, head: str, features: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        assert self.truth_heads is not None
-        columns = self.truth_heads[head](features).split(self.truth_sizes, dim=-1)
-        return torch.stack([F.cross_entropy(logits, truth[:, k]) for k, logits in enumerate(columns)]).mean()
+    def save(self, directory: str | Path, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """Write the model as a standard checkpoint; the truth heads beside it are for resuming.
 
-    def save(self, directory: str | Path) -> None:
-        """Write the model as a standard checkpoint; the truth heads beside it are for resuming."""
-        self.vlm.save_pretrained(str(directory))
+        `state_dict`: this module's, gathered by the caller where it is sharded.
+        """
+        whole = self.state_dict() if state_dict is None else state_dict
+        own = {name.removeprefix("vlm."): tensor for name, tensor in whole.items() if name.startswith("vlm.")}
+        self.vlm.save_pretrained(str(directory), state_dict=own)
         if self.truth_heads is not None:
             save_file(self.truth_heads.state_dict(), Path(directory) / TRUTH_HEADS_FILE)
 
     def load(self, directory: str | Path) -> None:
         """Read back what `save` wrote, in place."""
-        loaded: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(str(directory), dtype="auto")
+        loaded = AutoModelForImageTextToText.from_pretrained(str(directory), dtype="auto")
         self.vlm.load_state_dict(loaded.state_dict())
         if self.truth_heads is not None:
             self.truth_heads.load_state_dict(load_file(Path(directory) / TRUTH_HEADS_FILE))

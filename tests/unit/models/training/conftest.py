@@ -8,6 +8,7 @@ from models.training.dataset import ClipPlan, SampleMaker
 from models.training.recipes import ScratchRecipe
 from models.training.scratch_model import Architecture, write_random_checkpoint
 from models.training.tokenizer import train_tokenizer
+from models.training.warm_up import WarmUp
 from models.vlm.frame_size import FrameBudget
 from models.vlm.state import State
 from models.vlm.streamo_config import StreamoConfig
@@ -61,11 +62,20 @@ def recipe() -> ScratchRecipe:
         vocab_size=300,
         max_steps=4,
         batch_size=2,
-        clips=ClipPlan(num_rounds=(3, 4), max_dropped=2, overlap_rounds=1),
+        clips=ClipPlan(num_rounds=(3, 4), max_dropped=2, overlap_rounds=1, full_rounds=2),
+        warm_up=WarmUp(
+            max_steps=3,
+            clips_per_batch=2,
+            clip_rounds=4,
+            frames_per_clip=2,
+            warmup_steps=1,
+            save_every_steps=2,
+        ),
         warmup_steps=1,
         learning_rate=3e-3,
         eval_every_steps=100,
         save_every_steps=2,
+        log_every_steps=1,
         num_validation_samples=3,
     )
 

@@ -8,6 +8,7 @@ import torch
 from models.training.dataset import (
     ClipPlan,
     Collator,
+    Example,
     ExampleDataset,
     SampleMaker,
     drop_rounds,
@@ -41,11 +42,15 @@ def make_dataset(
         make_sample,
         "train",
         length,
-        batch_size=2,
         plan=plan,
         dialogue=dialogue,
         pixels=pixels,
     )
+
+
+def num_learnt(example: Example, dialogue: Dialogue) -> int:
+    """Rounds with a label on their state."""
+    return int(np.isin(example.labels, dialogue.state_token_ids).sum())
 
 
 def test_labels_are_the_replies_and_their_end(
@@ -87,6 +92,24 @@ def test_a_window_that_slid_is_a_fresh_chat_of_what_is_left(
     assert whole[-len(kept) :] == kept
 
 
+def test_rounds_before_the_instruction_carry_no_loss(
+    make_sample: SampleMaker, dialogue: Dialogue, pixels: PixelFormat
+) -> None:
+    sample = replace(make_sample(1, "train", 6), first_live=3)
+    assert num_learnt(make_example(sample, dialogue, pixels), dialogue) == 3
+    assert num_learnt(make_example(drop_rounds(sample, 2), dialogue, pixels), dialogue) == 3
+    assert num_learnt(make_example(drop_rounds(sample, 4), dialogue, pixels), dialogue) == 2
+
+
+def test_a_reply_that_names_what_has_left_the_window_is_not_learnt(
+    make_sample: SampleMaker, dialogue: Dialogue, pixels: PixelFormat
+) -> None:
+    sample = replace(make_sample(1, "train", 6), since=(0, 1, 2, 3, 1, 5))
+    assert num_learnt(make_example(sample, dialogue, pixels), dialogue) == 6
+    assert num_learnt(make_example(drop_rounds(sample, 1), dialogue, pixels), dialogue) == 5
+    assert num_learnt(make_example(drop_rounds(sample, 2), dialogue, pixels), dialogue) == 3
+
+
 def test_an_example_depends_on_its_index_alone(
     make_sample: SampleMaker, dialogue: Dialogue, pixels: PixelFormat
 ) -> None:
@@ -96,33 +119,43 @@ def test_an_example_depends_on_its_index_alone(
     for index in (0, 7, 2):
         assert np.array_equal(first[index].token_ids, second[index].token_ids)
         assert np.array_equal(first[index].frames, second[index].frames)
-    assert [len(first[i].frames) for i in range(6)] == [
-        3,
-        3,
-        5,
-        5,
-        3,
-        3,
-    ]  # whole batches are of one length
-    assert (
-        len(first[0].labels[first[0].labels == dialogue.end_token_id]) == 3
-    )  # a session's start is all learnt
-    assert (
-        len(first[2].labels[first[2].labels == dialogue.end_token_id]) == 4
-    )  # a window that slid has context
+    assert [len(first[i].frames) for i in range(4)] == [3, 5, 3, 5]
+    assert num_learnt(first[0], dialogue) == 3  # a session's start is all learnt
+    assert num_learnt(first[1], dialogue) == 4  # a window that slid has context
     with pytest.raises(IndexError):
         first[12]
 
 
-def test_batches_are_padded_on_the_right(
+def test_what_a_window_that_slid_teaches(
+    make_sample: SampleMaker, dialogue: Dialogue, pixels: PixelFormat
+) -> None:
+    def of_task(task: str, first_live: int) -> SampleMaker:
+        return lambda seed, split, n: replace(make_sample(seed, split, n), task=task, first_live=first_live)
+
+    plan = ClipPlan((6,), joined_late=1.0, max_dropped=1, overlap_rounds=2, full_rounds=4)
+
+    def learnt(task: str, first_live: int = 0) -> int:
+        return num_learnt(make_dataset(of_task(task, first_live), dialogue, pixels, plan)[0], dialogue)
+
+    assert learnt("event") == 4
+    assert learnt("qa") == learnt("grounding") == 2
+    # Asked within what is left of the window: a session that truly begins.
+    assert learnt("qa", first_live=3) == learnt("event", first_live=3) == 4
+
+
+def test_a_batch_is_its_examples_one_behind_the_other(
     make_sample: SampleMaker, dialogue: Dialogue, pixels: PixelFormat
 ) -> None:
     examples = [make_example(make_sample(seed, "train", n), dialogue, pixels) for seed, n in ((0, 2), (1, 4))]
-    batch = Collator(pixels, pad_token_id=0)(examples)
-    short = len(examples[0].token_ids)
-    assert batch["input_ids"].shape == (2, len(examples[1].token_ids))
-    assert batch["input_ids"][0, :short].tolist() == examples[0].token_ids.tolist()
-    assert (batch["input_ids"][0, short:] == 0).all() and (batch["labels"][0, short:] == IGNORED).all()
+    batch = Collator(pixels)(examples)
+    first, second = examples
+    length = len(first.token_ids)
+    assert batch["lengths"].tolist() == [length, len(second.token_ids)]
+    assert batch["input_ids"].shape == (1, length + len(second.token_ids))
+    assert batch["input_ids"][0, length:].tolist() == second.token_ids.tolist()
+    assert batch["labels"][0, :length].tolist() == first.labels.tolist()
+    assert batch["position_ids"][:, 0, length:].tolist() == second.positions.tolist()
+    assert batch["decisions"].tolist() == [*first.decisions, *(length + second.decisions)]
     assert batch["patches"].shape == (6 * 8, 588) and len(batch["patch_grids"]) == 6
     assert torch.equal(batch["truth"], torch.from_numpy(np.concatenate([e.truth for e in examples])))
 

@@ -14,8 +14,8 @@ from models.training.accuracy import teacher_forced_accuracy
 from models.training.checkpoints import export_checkpoint, newest_checkpoint
 from models.training.dataset import Collator, SampleMaker, make_example
 from models.training.recipes import RECIPES, ScratchRecipe
-from models.training.run import train
-from models.training.training_model import LossConfig, TrainingModel
+from models.training.run import ScratchRun, Simulator
+from models.training.training_model import LossConfig, TrainingModel, TruthShape
 from models.vlm.dialogue import Dialogue
 from models.vlm.model import LanguageModel, VisionEncoder
 from models.vlm.pixels import PixelFormat
@@ -27,9 +27,9 @@ def make_model(model_dir: Path, dialogue: Dialogue, **loss: object) -> TrainingM
     return TrainingModel(
         vlm,
         dialogue.state_token_ids,
-        LossConfig(**loss),
-        truth_sizes=(2,),
-        tokens_per_frame=2,  # type: ignore[arg-type]
+        LossConfig(**loss),  # type: ignore[arg-type]
+        TruthShape(sizes=(2,), tokens_per_frame=2),
+        trims_last_layer=True,
     )
 
 
@@ -41,7 +41,7 @@ def test_one_batch_can_be_learnt_by_heart(
     pixels = PixelFormat.load(model_dir)
     model = make_model(model_dir, dialogue)
     examples = [make_example(make_sample(seed, "train", 6), dialogue, pixels) for seed in range(4)]
-    collator = Collator(pixels, pad_token_id=0)
+    collator = Collator(pixels)
     batch = collator(examples)
     before = teacher_forced_accuracy(model, [examples], collator)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
@@ -53,58 +53,69 @@ def test_one_batch_can_be_learnt_by_heart(
     after = teacher_forced_accuracy(model, [examples], collator)
     assert before["states"] < 0.7
     assert after["states"] == after["words"] == after["texts"] == after["event/response"] == 1.0
-    assert model.last_parts.seen < 0.1 and model.last_parts.read < 0.1
-
-
-def test_the_output_head_on_targets_alone_is_the_whole_loss(
-    model_dir: Path, recipe: ScratchRecipe, make_sample: SampleMaker
-) -> None:
-    from models.training.loss import state_focal_loss
-
-    dialogue = Dialogue.load(model_dir, recipe.streamo.system_prompt)
-    pixels = PixelFormat.load(model_dir)
-    model = make_model(model_dir, dialogue, truth_weight=0.0)
-    batch = Collator(pixels, 0)(
-        [make_example(make_sample(seed, "train", 5), dialogue, pixels) for seed in range(2)]
-    )
-    hidden, _ = model.hidden_states(
-        batch["input_ids"],
-        batch["position_ids"],
-        batch["patches"],
-        batch["patch_grids"],
-    )
-    expected = state_focal_loss(model.vlm.lm_head(hidden), batch["labels"], dialogue.state_token_ids)
-    torch.testing.assert_close(model(**batch)["loss"], expected)
+    assert model.last_parts["seen"] < 0.1 and model.last_parts["read"] < 0.1
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(
     tmp_path: Path, recipe: ScratchRecipe, make_sample: SampleMaker
 ) -> None:
+    torch.set_num_threads(1)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    train(recipe, whole, make_sample=make_sample)
+    ScratchRun(recipe, whole, simulator=Simulator(make_sample, 0)).train()
     assert newest_checkpoint(whole).name == "checkpoint-4"
 
-    calls = 0
+    # Seeds of the second batch of the tower's lessons, and of the second of the main part.
+    to_end_at = {1_000_000_002, 2}
 
     def killing_sample(seed: int, split: str, num_frames: int) -> Sample:
-        nonlocal calls
-        calls += 1
-        if calls == 5:  # in the middle of the run
+        if split == "train" and seed in to_end_at:
+            to_end_at.remove(seed)
             os.kill(os.getpid(), signal.SIGTERM)
         return make_sample(seed, split, num_frames)
 
-    train(recipe, broken, make_sample=killing_sample)
-    stopped = newest_checkpoint(broken)
-    steps = json.loads((stopped / "trainer_state.json").read_text())["global_step"]
-    assert 0 < steps < recipe.max_steps
-    train(recipe, broken, resume=True, make_sample=make_sample)
-    weights = [load_file(run / "checkpoint-4" / "model.safetensors") for run in (whole, broken)]
-    assert weights[0].keys() == weights[1].keys()
-    for name, tensor in weights[0].items():
-        torch.testing.assert_close(weights[1][name], tensor, rtol=0, atol=0)
+    run = ScratchRun(recipe, broken, simulator=Simulator(killing_sample, 0))
+    run.train()
+    assert 0 < len(losses(newest_checkpoint(broken / "warm_up"))) < recipe.warm_up.max_steps
+    assert not (broken / "warmed").exists()
+    run.train(resume=True)
+    assert 0 < len(losses(newest_checkpoint(broken))) < recipe.max_steps
+    run.train(resume=True)
 
-    with pytest.raises(ValueError, match="--resume"):
-        train(recipe, whole, make_sample=make_sample)
+    for of_run in ("", "warm_up"):
+        checkpoints = [newest_checkpoint(run_dir / of_run) for run_dir in (whole, broken)]
+        assert losses(checkpoints[0]) == losses(checkpoints[1])
+        assert len(losses(checkpoints[0])) == (recipe.warm_up.max_steps if of_run else recipe.max_steps)
+        weights = [load_file(checkpoint / "model.safetensors") for checkpoint in checkpoints]
+        assert weights[0].keys() == weights[1].keys()
+        for name, tensor in weights[0].items():
+            torch.testing.assert_close(weights[1][name], tensor, rtol=0, atol=0)
+
+    with pytest.raises(ValueError, match="holds a run already"):
+        ScratchRun(recipe, whole).train()
+    with pytest.raises(ValueError, match="no run to resume"):
+        ScratchRun(recipe, tmp_path / "none").train(resume=True)
+
+
+def losses(checkpoint: Path) -> list[tuple[int, float]]:
+    history = json.loads((checkpoint / "trainer_state.json").read_text())["log_history"]
+    return [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
+
+
+def test_the_tower_learns_first_and_goes_on_with_what_it_has_learnt(
+    tmp_path: Path, recipe: ScratchRecipe, make_sample: SampleMaker
+) -> None:
+    ScratchRun(replace(recipe, max_steps=1), tmp_path / "a", simulator=Simulator(make_sample, 0)).train()
+    init, warmed = (load_file(tmp_path / "a" / name / "model.safetensors") for name in ("init", "warmed"))
+    for name, tensor in init.items():
+        assert torch.equal(tensor, warmed[name]) == (not name.startswith("visual.")), name
+    # Another run, of another seed, begins with it.
+    other = ScratchRun(
+        replace(recipe, max_steps=1, seed=4), tmp_path / "b", simulator=Simulator(make_sample, 0)
+    )
+    other.train(warmed=tmp_path / "a" / "warmed")
+    assert not (tmp_path / "b" / "warm_up").exists()
+    again = load_file(tmp_path / "b" / "warmed" / "model.safetensors")
+    assert all(torch.equal(tensor, again[name]) for name, tensor in warmed.items())
 
 
 def test_an_exported_checkpoint_is_served(
@@ -113,7 +124,7 @@ def test_an_exported_checkpoint_is_served(
     with pytest.raises(ValueError, match="no complete checkpoint"):
         newest_checkpoint(tmp_path)
     run_dir, target = tmp_path / "run", tmp_path / "served"
-    train(replace(recipe, max_steps=2), run_dir, make_sample=make_sample)
+    ScratchRun(replace(recipe, max_steps=2), run_dir, simulator=Simulator(make_sample, 0)).train()
     export_checkpoint(newest_checkpoint(run_dir), target)
     assert not list(target.glob("*truth*")) and not list(target.glob("*.pt"))
     encoder, language = VisionEncoder.load(target), LanguageModel.load(target)

@@ -1,0 +1,125 @@
+"""The vision tower's first lessons: to see what the simulator knows to be there, one frame at a time.
+
+Decisions teach a tower that knows nothing very slowly. A head that reads the truth off the visual tokens teaches it
+in minutes; the head goes on into the main run, where its weight falls to zero, and is dropped after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from models.training.dataset import SampleMaker
+from models.training.training_model import TRUTH_HEADS_FILE, TruthHead, TruthShape
+from models.vlm import vision_tower
+from models.vlm.pixels import PixelFormat
+
+_FIRST_SEED = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """A batch is `frames_per_clip` frames, spread evenly, of `clips_per_batch` clips of `clip_rounds` rounds."""
+
+    max_steps: int = 1500
+    clips_per_batch: int = 8
+    clip_rounds: int = 24
+    frames_per_clip: int = 8
+    learning_rate: float = 1.5e-3
+    warmup_steps: int = 50
+    save_every_steps: int = 100
+
+
+@dataclass(frozen=True)
+class SeenFrames:
+    """Frames uint8 [n, H, W, 3] and what is to be seen in each, int64 [n, columns]."""
+
+    frames: np.ndarray
+    truth: np.ndarray
+
+
+class SeenFramesDataset(Dataset[SeenFrames]):
+    """Frames of one clip; item i depends on i alone. Their seeds are far from those of the main run."""
+
+    def __init__(self, make_sample: SampleMaker, split: str, length: int, plan: WarmUp) -> None:
+        self._make_sample = make_sample
+        self._split = split
+        self._length = length
+        self._plan = plan
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> SeenFrames:
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        plan = self._plan
+        sample = self._make_sample(_FIRST_SEED + index, self._split, plan.clip_rounds)
+        chosen = np.arange(plan.frames_per_clip) * plan.clip_rounds // plan.frames_per_clip
+        return SeenFrames(sample.frames[chosen], sample.truth[chosen])
+
+
+@dataclass(frozen=True)
+class SeenFramesCollator:
+    pixels: PixelFormat
+
+    def __call__(self, items: Sequence[SeenFrames]) -> dict[str, Any]:
+        patches, grids = self.pixels.patchify_all([frame for item in items for frame in item.frames])
+        return {
+            "patches": torch.from_numpy(patches),
+            "patch_grids": torch.tensor(grids),
+            "truth": torch.from_numpy(np.concatenate([item.truth for item in items])),
+        }
+
+
+class WarmUpModel(nn.Module):
+    """`forward` gives the loss of a batch of `SeenFramesCollator`. Only the tower and the head are trained."""
+
+    def __init__(self, vlm: Qwen2_5_VLForConditionalGeneration, truth: TruthShape) -> None:
+        super().__init__()
+        self.vlm = vlm.requires_grad_(False)
+        self.vlm.model.visual.requires_grad_(True)
+        self.config = vlm.config  # where Trainer looks for it
+        self._tokens_per_frame = truth.tokens_per_frame
+        self.seen = TruthHead(truth.tokens_per_frame * vlm.config.text_config.hidden_size, truth.sizes)
+        self.last_parts: dict[str, torch.Tensor] = {}
+
+    def forward(
+        self, patches: torch.Tensor, patch_grids: torch.Tensor, truth: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        features = self._features(patches, patch_grids)
+        loss = self.seen(features, truth)
+        self.last_parts = {"seen": loss.detach()}
+        return {"loss": loss}
+
+    @torch.no_grad()
+    def accuracy(self, patches: torch.Tensor, patch_grids: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        """Share of right classes of each column of the truth."""
+        return self.seen.accuracy(self._features(patches, patch_grids), truth)
+
+    def _features(self, patches: torch.Tensor, patch_grids: torch.Tensor) -> torch.Tensor:
+        grids = tuple((int(rows), int(cols)) for rows, cols in patch_grids.tolist())
+        visual = vision_tower.visual_tokens(self.vlm.model.visual, patches, grids)
+        return visual.reshape(len(visual) // self._tokens_per_frame, -1)
+
+    def save(self, directory: str | Path, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """Write a standard checkpoint, and the head where `TrainingModel` looks for its own."""
+        self.vlm.save_pretrained(str(directory))
+        heads = {f"seen.{name}": tensor for name, tensor in self.seen.state_dict().items()}
+        save_file(heads, Path(directory) / TRUTH_HEADS_FILE)
+
+    def load(self, directory: str | Path) -> None:
+        """Read back what `save` wrote, in place."""
+        loaded: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(str(directory), dtype="auto")
+        self.vlm.load_state_dict(loaded.state_dict())
+        heads = load_file(Path(directory) / TRUTH_HEADS_FILE)
+        self.seen.load_state_dict({name.removeprefix("seen."): tensor for name, tensor in heads.items()})

@@ -1,0 +1,124 @@
+"""The loss of a packed batch is that of its examples, and that of Hugging Face's whole model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText
+
+from models.data.sample import Round, Sample
+from models.training.dataset import Collator, Example, make_example
+from models.training.loss import state_focal_loss
+from models.training.training_model import LossConfig, TrainingModel, TruthShape
+from models.vlm.dialogue import Dialogue
+from models.vlm.pixels import PixelFormat
+from models.vlm.state import State
+from models.vlm.streamo_config import StreamoConfig
+from tests.support.tiny_chats import hf_pixels
+from tests.support.tiny_models import FAMILY_NAMES, FamilyName, write_tiny_model
+
+
+def random_sample(pixels: PixelFormat, num_rounds: int, seed: int) -> Sample:
+    rng = np.random.default_rng(seed)
+    unit = pixels.budget.unit
+    states = [State(int(rng.integers(3))) for _ in range(num_rounds)]
+    return Sample(
+        task="event",
+        instruction="Tell me when a person arrives.",
+        frames=rng.integers(0, 256, (num_rounds, 2 * unit, 3 * unit, 3), dtype=np.uint8),
+        rounds=tuple(
+            Round(1000 * i, 1000 * i + 1000, state, "A red car." if state is State.RESPONSE else "")
+            for i, state in enumerate(states)
+        ),
+        truth=rng.integers(0, 3, (num_rounds, 4)),
+        truth_sizes=(3, 3, 3, 3),
+        source="test",
+    )
+
+
+@pytest.fixture(scope="module", params=FAMILY_NAMES)
+def family_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    family: FamilyName = request.param
+    directory = tmp_path_factory.mktemp(family)
+    write_tiny_model(directory, family)
+    return directory
+
+
+def load_parts(model_dir: Path) -> tuple[Dialogue, PixelFormat, list[Example]]:
+    dialogue = Dialogue.load(model_dir, StreamoConfig.load(model_dir).system_prompt)
+    pixels = PixelFormat.load(model_dir)
+    samples = [random_sample(pixels, n, seed=n) for n in (3, 5)]
+    return dialogue, pixels, [make_example(sample, dialogue, pixels) for sample in samples]
+
+
+def make_model(
+    model_dir: Path, dialogue: Dialogue, *, trims_last_layer: bool = False, truth: TruthShape | None = None
+) -> TrainingModel:
+    vlm = AutoModelForImageTextToText.from_pretrained(model_dir, dtype=torch.float32)
+    torch.manual_seed(0)
+    return TrainingModel(
+        vlm, dialogue.state_token_ids, LossConfig(), truth, trims_last_layer=trims_last_layer
+    )
+
+
+@pytest.mark.parametrize("trims_last_layer", [False, True])
+def test_a_packed_batch_has_the_loss_of_hugging_faces_model(family_dir: Path, trims_last_layer: bool) -> None:
+    dialogue, pixels, examples = load_parts(family_dir)
+    whole = AutoModelForImageTextToText.from_pretrained(family_dir, dtype=torch.float32).eval()
+    logits, labels = [], []
+    for example in examples:
+        ids = torch.from_numpy(example.token_ids)[None]
+        with torch.no_grad():
+            output = whole(
+                input_ids=ids,
+                mm_token_type_ids=(ids == dialogue.image_token_id).int(),
+                **hf_pixels(family_dir, list(example.frames)),
+            )
+        # The first label of an example has no logit before it, and is ignored.
+        logits.append(output.logits)
+        labels.append(torch.from_numpy(example.labels)[None])
+    expected = state_focal_loss(torch.cat(logits, 1), torch.cat(labels, 1), dialogue.state_token_ids)
+
+    model = make_model(family_dir, dialogue, trims_last_layer=trims_last_layer)
+    batch = Collator(pixels)(examples)
+    torch.testing.assert_close(model(**batch)["loss"], expected, rtol=1e-4, atol=1e-5)
+    num_targets = int((batch["labels"] != -100).sum())
+    torch.testing.assert_close(
+        model(**batch, num_items_in_batch=2 * num_targets)["loss"], expected / 2, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_trimming_the_last_layer_changes_no_gradient(family_dir: Path) -> None:
+    dialogue, pixels, examples = load_parts(family_dir)
+    batch = Collator(pixels)(examples)
+    truth = TruthShape(sizes=(3, 3, 3, 3), tokens_per_frame=6, num_placed=1)
+    if "qwen3" in str(family_dir):
+        truth = None  # the heads are for models that are trained from nothing
+    gradients = []
+    for trims in (False, True):
+        model = make_model(family_dir, dialogue, trims_last_layer=trims, truth=truth)
+        model(**batch)["loss"].backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters()})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        assert gradient is not None, name
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_a_saved_model_is_a_checkpoint_of_its_family(family_dir: Path, tmp_path: Path) -> None:
+    dialogue, pixels, examples = load_parts(family_dir)
+    model = make_model(family_dir, dialogue, trims_last_layer=True)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.01)
+    model.save(tmp_path)
+    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32)
+    batch = Collator(pixels)(examples)
+    again = TrainingModel(loaded, dialogue.state_token_ids, LossConfig())
+    torch.testing.assert_close(again(**batch)["loss"], model(**batch)["loss"], rtol=1e-5, atol=1e-6)
+    fresh = make_model(family_dir, dialogue)
+    assert not torch.allclose(fresh(**batch)["loss"], model(**batch)["loss"])
+    fresh.load(tmp_path)
+    torch.testing.assert_close(fresh(**batch)["loss"], model(**batch)["loss"], rtol=1e-5, atol=1e-6)
