@@ -15,8 +15,10 @@ class TokenDropper:
     `max_age_frames` frames after the last kept one at its place: a session whose window holds that many rounds
     never loses sight of a place. Keeps one token per place of memory; not thread-safe.
 
-    The model must have been trained with dropped tokens, or what this costs it in quality must be measured
-    first (`RoundInput.kept` is how the engine is told).
+    The engine is told by `RoundInput.kept`. Nothing drops by itself, and a model must have been trained for it:
+    streamo-tiny was not, and over 24 held-out streams, gold replies before each round, its F1 of Silence,
+    Standby and Response falls from 0.97, 0.87, 0.80 to 0.93, 0.87, 0.55 at a max_change of 0.1, which keeps 58 %
+    of the tokens.
     """
 
     def __init__(self, max_change: float, max_age_frames: int) -> None:
