@@ -126,7 +126,27 @@ lock: $(READY) ## Resolve dependencies anew into requirements.lock and infra/old
 	@$(UV) pip compile pyproject.toml --extra local --extra training --extra dev $(LOCK) --output-file requirements.lock
 	@$(UV) pip compile pyproject.toml --extra local --extra training --extra dev --resolution lowest-direct $(LOCK) \
 	  --constraints infra/oldest-constraints.txt --output-file infra/oldest.lock
+	@for extra in ingest gateway simulator; do \
+	  $(UV) pip compile pyproject.toml --extra $$extra $(LOCK) --constraints requirements.lock --output-file infra/locks/$$extra.lock; done
+	@$(UV) pip compile pyproject.toml --extra encoder --extra llm $(LOCK) --constraints requirements.lock --output-file infra/locks/model.lock
+	@echo hatchling | $(UV) pip compile - $(LOCK) --constraints requirements.lock --output-file infra/locks/build.lock
 	@$(BIN)/python -m services.local.kafka_jars
+
+.PHONY: board
+board: $(READY) ## Write Grafana's board from the declared metrics
+	@$(BIN)/python infra/observability/board.py > charts/streamo/files/board.json
+
+.PHONY: deploy-tools
+deploy-tools: $(READY) ## Build what test-deploy checks with: Helm, hadolint, schemas (minutes, once; needs Go)
+	@infra/deploy-tools
+
+.PHONY: test-deploy
+test-deploy: $(READY) ## Images, compose file and chart, as far as they can be checked without an engine or a cluster
+	@$(BIN)/python -m pytest -m 'not slow' tests/deploy
+
+.PHONY: test-images
+test-images: $(READY) ## Each image's install steps in an empty directory, and its command (minutes; 6 GB for the model's)
+	@$(BIN)/python -m pytest -s -m slow tests/deploy
 
 .PHONY: train-tiny
 train-tiny: $(READY) ## Train the embedded model from scratch on simulated scenes (an hour or so on two cores)

@@ -1,0 +1,163 @@
+"""Grafana's board, made from the declared metrics. `make board` writes charts/streamo/files/board.json."""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from services.shared.telemetry import Declared, Metrics
+
+_SOURCE = {"type": "prometheus", "uid": "prometheus"}
+_WIDTH, _HEIGHT = 8, 8
+
+
+def name_of(metric: Declared) -> str:
+    """As the collector's exporter writes it, without suffixes for units and types."""
+    return metric[0].replace(".", "_")
+
+
+def rate(metric: Declared, by: str = "") -> str:
+    grouped = f" by ({by})" if by else ""
+    return f"sum{grouped} (rate({name_of(metric)}[$__rate_interval]))"
+
+
+def quantile(metric: Declared, q: float) -> str:
+    return f"histogram_quantile({q}, sum by (le) (rate({name_of(metric)}_bucket[$__rate_interval])))"
+
+
+def total(metric: Declared) -> str:
+    return f"sum({name_of(metric)})"
+
+
+def quantiles(metric: Declared) -> dict[str, str]:
+    return {f"p{100 * q:g}": quantile(metric, q) for q in (0.5, 0.95, 0.99)}
+
+
+def panel(title: str, unit: str, queries: dict[str, str], description: str = "") -> dict:
+    targets = [
+        {"refId": chr(ord("A") + number), "expr": query, "legendFormat": legend, "datasource": _SOURCE}
+        for number, (legend, query) in enumerate(queries.items())
+    ]
+    return {
+        "type": "timeseries",
+        "title": title,
+        "description": description,
+        "datasource": _SOURCE,
+        "targets": targets,
+        "fieldConfig": {"defaults": {"unit": unit, "min": 0}, "overrides": []},
+    }
+
+
+def rows() -> dict[str, list[dict]]:
+    M = Metrics
+    return {
+        "What users get": [
+            panel("From a frame to its event", "ms", quantiles(M.EVENT_MS), M.EVENT_MS[2]),
+            panel("Events by kind", "ops", {"{{event_kind}}": rate(M.EVENTS_COMMITTED, "event_kind")}),
+            panel(
+                "Subscribers",
+                "short",
+                {"open": total(M.SUBSCRIBERS), "cut a second": rate(M.SUBSCRIBERS_CUT)},
+            ),
+        ],
+        "Cameras": [
+            panel(
+                "Frames a second",
+                "ops",
+                {"decoded": rate(M.FRAMES_SEEN), "kept": rate(M.FRAMES_KEPT)},
+                "Kept far below what is decoded is normal: the sampler leaves out what shows nothing new.",
+            ),
+            panel(
+                "Streams run, sources opened again",
+                "short",
+                {"streams": total(M.STREAMS_RUNNING), "{{reason}} a second": rate(M.RECONNECTS, "reason")},
+            ),
+            panel(
+                "Lost frames a second",
+                "ops",
+                {
+                    "dropped: {{reason}}": rate(M.FRAMES_DROPPED, "reason"),
+                    "skipped: {{reason}}": rate(M.FRAMES_SKIPPED, "reason"),
+                },
+                "Each skipped frame is named in a GAP.",
+            ),
+        ],
+        "Where the time goes": [
+            panel("Capture to acknowledged record", "ms", quantiles(M.CAPTURE_MS)),
+            panel("Frame to decision", "ms", quantiles(M.DECISION_MS)),
+            panel("Commit", "ms", quantiles(M.COMMIT_MS)),
+            panel("Engine step", "ms", quantiles(M.STEP_MS)),
+            panel("Encoder batch", "ms", quantiles(M.ENCODE_MS)),
+            panel("Takeover of a partition", "ms", quantiles(M.TAKEOVER_MS)),
+        ],
+        "The engine": [
+            panel("Tokens fed a second", "ops", {"{{kind}}": rate(M.TOKENS_FED, "kind")}),
+            panel(
+                "Sessions",
+                "short",
+                {
+                    "live": total(M.SESSIONS),
+                    "waiting for room": total(M.WATCHES_WAITING),
+                    "pinned prefixes": total(M.PINNED_PREFIXES),
+                },
+                "Waiting above 0: add replicas.",
+            ),
+            panel("KV blocks", "short", {"held": total(M.KV_HELD_BLOCKS), "free": total(M.KV_FREE_BLOCKS)}),
+            panel("Tokens in a step", "short", quantiles(M.BATCH_TOKENS)),
+            panel("Frames in an encoder batch", "short", quantiles(M.ENCODE_BATCH_FRAMES)),
+            panel(
+                "Rounds decided a second",
+                "ops",
+                {
+                    "{{task}} {{state}}": rate(M.ROUNDS_DECIDED, "task, state"),
+                    "evicted": rate(M.ROUNDS_EVICTED),
+                },
+            ),
+        ],
+        "What must not be": [
+            panel("Holes or repeats in seq", "short", {"so far": total(M.SEQ_VIOLATIONS)}, "Must stay 0."),
+            panel("Quarantined records", "short", {"so far": total(M.RECORDS_QUARANTINED)}),
+            panel(
+                "Frames waiting, partitions owned",
+                "short",
+                {"frames": total(M.PENDING_FRAMES), "partitions": total(M.PARTITIONS_OWNED)},
+            ),
+            panel("Checkpoints a second", "ops", {"{{reason}}": rate(M.CHECKPOINTS, "reason")}),
+            panel("Best token was no state's", "ops", {"rounds a second": rate(M.SOFTMAX_DISAGREEMENTS)}),
+            panel(
+                "Events delivered a second",
+                "ops",
+                {"{{kind}}": rate(M.EVENTS_DELIVERED, "kind")},
+                "To all subscribers together.",
+            ),
+        ],
+    }
+
+
+def board() -> dict:
+    panels: list[dict] = []
+    y = 0
+    for title, row in rows().items():
+        panels.append(
+            {"type": "row", "title": title, "gridPos": {"x": 0, "y": y, "w": 24, "h": 1}, "panels": []}
+        )
+        y += 1
+        for number, one in enumerate(row):
+            x, line = number % 3 * _WIDTH, number // 3
+            panels.append({**one, "gridPos": {"x": x, "y": y + line * _HEIGHT, "w": _WIDTH, "h": _HEIGHT}})
+        y += (len(row) + 2) // 3 * _HEIGHT
+    return {
+        "uid": "streamo",
+        "title": "Streamo",
+        "tags": ["streamo"],
+        "schemaVersion": 39,
+        "refresh": "10s",
+        "time": {"from": "now-30m", "to": "now"},
+        "panels": [{"id": number, **one} for number, one in enumerate(panels, start=1)],
+    }
+
+
+if __name__ == "__main__":
+    json.dump(board(), sys.stdout, indent=1)
+    print()
