@@ -30,6 +30,7 @@ def test_every_pair_of_query_and_key_is_in_one_item(
     for first_token, num_tokens, last_key, first_key, end_key, table_start, part in plan.items.tolist():
         assert 1 <= num_tokens <= tile_tokens
         assert 1 <= end_key - first_key <= keys_per_item
+        assert end_key <= last_key + num_tokens  # beyond it the row may have no blocks
         for token in range(num_tokens):
             for key in range(first_key, min(end_key, last_key + token + 1)):
                 pairs[table_start, first_token + token, key] += 1
