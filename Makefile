@@ -136,6 +136,10 @@ lock: $(READY) ## Resolve dependencies anew into requirements.lock and infra/old
 board: $(READY) ## Write Grafana's board from the declared metrics
 	@$(BIN)/python infra/observability/board.py > charts/streamo/files/board.json
 
+.PHONY: chart-schema
+chart-schema: $(READY) ## Write the schema of the chart's values from the settings
+	@$(BIN)/python infra/chart_schema.py > charts/streamo/values.schema.json
+
 .PHONY: deploy-tools
 deploy-tools: $(READY) ## Build what test-deploy checks with: Helm, hadolint, schemas (minutes, once; needs Go)
 	@infra/deploy-tools

@@ -1,0 +1,150 @@
+"""The closed schema of the chart's values. `make chart-schema` writes charts/streamo/values.schema.json.
+
+What `settings` may hold is read off the services' own tree.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from services.shared.settings import Settings
+
+# The chart fills these in.
+FILLED = {
+    "kafka": {"bootstrap_servers"},
+    "redis": {"url"},
+    "telemetry": {"otlp_endpoint"},
+    "model": {"path"},
+    "ingest": {"heartbeat_path"},
+    "gateway": {"host", "port"},
+}
+COMPONENTS = ("ingest", "gateway", "rayHead", "rayWorker", "redis", "collector", "camera")
+
+TEXT = {"type": "string"}
+BOOL = {"type": "boolean"}
+COUNT = {"type": "integer", "minimum": 1}
+PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
+# Kubernetes' own objects: its API server knows them best.
+OBJECT = {"type": "object"}
+OBJECTS = {"type": "array", "items": OBJECT}
+QUANTITY = {"type": ["string", "number"]}
+
+
+def closed(**properties: object) -> dict:
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def one_of(*values: str) -> dict:
+    return {"enum": list(values)}
+
+
+def component() -> dict:
+    return closed(
+        enabled=BOOL,
+        replicas=COUNT,
+        image=closed(
+            repository=TEXT,
+            tag={"type": "string", "not": {"const": "latest"}},
+            digest={"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
+        ),
+        resources=closed(
+            requests={"type": "object", "additionalProperties": QUANTITY},
+            limits={"type": "object", "additionalProperties": QUANTITY},
+        ),
+        podAnnotations={"type": "object", "additionalProperties": TEXT},
+        nodeSelector={"type": "object", "additionalProperties": TEXT},
+        tolerations=OBJECTS,
+        affinity=OBJECT,
+        topologySpreadConstraints=OBJECTS,
+        priorityClassName=TEXT,
+        runtimeClassName=TEXT,
+        terminationGracePeriodSeconds={"type": "integer", "minimum": 0},
+        pdb=closed(enabled=BOOL, maxUnavailable=QUANTITY),
+        autoscaling=closed(
+            enabled=BOOL,
+            minReplicas=COUNT,
+            maxReplicas=COUNT,
+            targetCPUUtilizationPercentage={"type": "integer", "minimum": 1, "maximum": 100},
+        ),
+        allowFrom=OBJECTS,
+        extraEnv={"type": "array", "items": {"type": "object", "required": ["name"]}},
+    )
+
+
+def settings() -> dict:
+    made = Settings.model_json_schema()["$defs"]
+    sections = {}
+    for name, field in Settings.model_fields.items():
+        properties = made[field.annotation.__name__]["properties"]
+        sections[name] = closed(
+            **{
+                key: {k: v for k, v in value.items() if k not in ("default", "title", "format")}
+                for key, value in properties.items()
+                if key not in FILLED.get(name, set())
+            }
+        )
+    return closed(**sections)
+
+
+def schema() -> dict:
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Values of the chart streamo",
+        **closed(
+            **{"global": OBJECT},
+            nameOverride=TEXT,
+            image=closed(
+                registry=TEXT,
+                prefix=TEXT,
+                tag={"type": "string", "not": {"const": "latest"}},
+                pullPolicy=one_of("Always", "IfNotPresent", "Never"),
+                pullSecrets={"type": "array", "items": TEXT},
+            ),
+            settings=settings(),
+            kafka=closed(
+                mode=one_of("external", "strimzi"),
+                bootstrapServers=TEXT,
+                port=PORT,
+                peers=OBJECTS,
+                strimzi=closed(version=TEXT, nodes=COUNT, storageSize=TEXT, storageClass=TEXT),
+            ),
+            redisMode=one_of("external", "inChart"),
+            redisUrl=closed(existingSecret=TEXT, key=TEXT, port=PORT, peers=OBJECTS),
+            checkpoint=closed(volume=OBJECT, subPath=TEXT),
+            cameras=closed(
+                allowedCIDRs={
+                    "type": "array",
+                    "items": {"type": "string", "pattern": "^[0-9a-fA-F.:]+/[0-9]+$"},
+                },
+                ports={"type": "array", "items": PORT, "minItems": 1},
+            ),
+            ray=closed(
+                version=TEXT,
+                upgradeStrategy=one_of("NewCluster", "None"),
+                auth=closed(mode=one_of("token", "disabled"), existingSecret=TEXT),
+                operatorPeers=OBJECTS,
+                sharedMemory=TEXT,
+            ),
+            telemetry=closed(
+                otlpEndpoint={"type": "string", "pattern": "^(https?://.+:[0-9]+)?$"},
+                peers=OBJECTS,
+                tracesEndpoint={"type": "string", "pattern": "^(.+:[0-9]+)?$"},
+            ),
+            monitoring=closed(
+                serviceMonitor=BOOL,
+                prometheusRule=BOOL,
+                board=BOOL,
+                labels={"type": "object", "additionalProperties": TEXT},
+            ),
+            networkPolicy=closed(enabled=BOOL),
+            **{name: {"$ref": "#/definitions/component"} for name in COMPONENTS},
+        ),
+        "definitions": {"component": component()},
+    }
+
+
+if __name__ == "__main__":
+    json.dump(schema(), sys.stdout, indent=1)
+    print()

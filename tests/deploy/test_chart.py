@@ -1,0 +1,525 @@
+"""The chart without a cluster: rendered by Helm for each profile, and every object looked at."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from services.shared.settings import PREFIX, Settings
+from services.shared.topics import MAX_RECORD_BYTES
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts/streamo"
+TOOLS = ROOT / ".cache/deploy-tools"
+HELM = TOOLS / "bin/helm"
+APIS = ("ray.io/v1", "kafka.strimzi.io/v1", "monitoring.coreos.com/v1")
+GIVEN = ("kafka.bootstrapServers=kafka.example:9092", "redisUrl.existingSecret=redis-url")
+PROFILES = {
+    "default": ((), GIVEN),
+    "dev": (("dev",), ()),
+    "prod": (("prod",), (*GIVEN, "cameras.allowedCIDRs={10.1.0.0/16}")),
+    "gpu": (("prod", "gpu"), (*GIVEN, "checkpoint.volume.persistentVolumeClaim.claimName=models")),
+}
+
+needs_helm = pytest.mark.skipif(not HELM.exists(), reason="no Helm: make deploy-tools")
+
+
+def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([HELM, *arguments], capture_output=True, text=True, timeout=60)
+
+
+def values_of(profile: str) -> list[str]:
+    files, given = PROFILES[profile]
+    arguments = [text for name in files for text in ("--values", str(CHART / f"values-{name}.yaml"))]
+    return arguments + [text for value in given for text in ("--set", value)]
+
+
+def template(*arguments: str, apis: tuple[str, ...] = APIS) -> subprocess.CompletedProcess[str]:
+    known = [text for api in apis for text in ("--api-versions", api)]
+    return helm("template", "streamo", str(CHART), "--kube-version", "1.33.0", *known, *arguments)
+
+
+@cache
+def objects(profile: str) -> list[dict]:
+    done = template(*values_of(profile))
+    assert done.returncode == 0, done.stderr
+    return [one for one in yaml.safe_load_all(done.stdout) if one]
+
+
+def of_kind(profile: str, kind: str) -> list[dict]:
+    return [one for one in objects(profile) if one["kind"] == kind]
+
+
+def named(profile: str, kind: str, name: str) -> dict:
+    return next(one for one in of_kind(profile, kind) if one["metadata"]["name"] == name)
+
+
+def pods(profile: str) -> dict[str, dict]:
+    """name: template, of everything that becomes pods."""
+    found = {}
+    for one in objects(profile):
+        name = one["metadata"]["name"]
+        if one["kind"] in ("Deployment", "Job"):
+            found[name] = one["spec"]["template"]
+        elif one["kind"] == "Pod":
+            found[name] = one
+        elif one["kind"] == "RayService":
+            cluster = one["spec"]["rayClusterConfig"]
+            found["ray-head"] = cluster["headGroupSpec"]["template"]
+            for group in cluster["workerGroupSpecs"]:
+                found[f"ray-worker-{group['groupName']}"] = group["template"]
+    return found
+
+
+def containers(profile: str) -> list[tuple[str, dict]]:
+    return [(name, one) for name, pod in pods(profile).items() for one in pod["spec"]["containers"]]
+
+
+def settings_of(profile: str) -> dict[str, str]:
+    return named(profile, "ConfigMap", "streamo")["data"]
+
+
+profiles = pytest.mark.parametrize("profile", PROFILES)
+
+
+@needs_helm
+@profiles
+def test_lint_finds_nothing(profile: str):
+    done = helm("lint", "--strict", "--quiet", str(CHART), "--kube-version", "1.33.0", *values_of(profile))
+    complaints = [line for line in done.stdout.splitlines() if re.match(r"\[(WARNING|ERROR)\]", line)]
+    # Lint knows no operators, and cannot be told of them.
+    assert not [line for line in complaints if "needs the API" not in line], done.stdout + done.stderr
+
+
+def test_the_schema_is_what_its_source_makes():
+    made = subprocess.run(
+        [sys.executable, "infra/chart_schema.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert made.stdout == (CHART / "values.schema.json").read_text()
+
+
+@needs_helm
+@pytest.mark.parametrize(
+    "value",
+    [
+        "settings.llm.num_replica=2",
+        "settings.kafka.partitions=0",
+        "settings.redis.url=redis://user:password@host",
+        "ingest.replica=2",
+        "image.tag=latest",
+        "ingest.image.digest=abc",
+        "cameras.allowedCIDRs={anywhere}",
+        "redisMode=none",
+        "ray.upgradeStrategy=Sometimes",
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_name(value: str):
+    assert template(*values_of("dev")).returncode == 0
+    done = template(*values_of("dev"), "--set", value)
+    assert done.returncode != 0
+    *path, name = value.split("=")[0].split(".")
+    assert name in done.stderr or path[-1] in done.stderr
+
+
+@needs_helm
+def test_what_has_to_be_given_is_asked_for():
+    assert "kafka.bootstrapServers" in template("--set", GIVEN[1]).stderr
+    assert "redisUrl.existingSecret" in template("--set", GIVEN[0]).stderr
+
+
+@needs_helm
+@pytest.mark.parametrize(("profile", "api"), [("dev", APIS[0]), ("dev", APIS[1]), ("prod", APIS[2])])
+def test_a_missing_operator_is_told(profile: str, api: str):
+    done = template(*values_of(profile), apis=tuple(one for one in APIS if one != api))
+    assert done.returncode != 0
+    assert f"needs the API {api}" in done.stderr
+
+
+@needs_helm
+@profiles
+def test_objects_of_kubernetes_own_kinds_are_valid(profile: str, tmp_path: Path):
+    validate = TOOLS / "venv/bin/kubernetes-validate"
+    if not validate.exists():
+        pytest.skip("no kubernetes-validate: make deploy-tools")
+    own = [one for one in objects(profile) if not one["apiVersion"].startswith(APIS)]
+    path = tmp_path / "objects.yaml"
+
+    def check() -> subprocess.CompletedProcess[str]:
+        path.write_text(yaml.safe_dump_all(own))
+        return subprocess.run(
+            [validate, "--kubernetes-version", "1.33", "--strict", path],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    done = check()
+    assert done.returncode == 0, done.stdout + done.stderr
+    own[0]["spec"]["podSelectors"] = {}
+    assert check().returncode != 0
+
+
+def strict(schema: dict) -> dict:
+    """A CRD's schema that refuses fields it does not name, as the API server does under strict validation."""
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: value for key, value in schema.items() if key not in ("description", "format", "default")}
+    if "properties" in made:
+        made["properties"] = {key: strict(value) for key, value in made["properties"].items()}
+        if not made.get("x-kubernetes-preserve-unknown-fields") and "additionalProperties" not in made:
+            made["additionalProperties"] = False
+    if isinstance(made.get("items"), dict):
+        made["items"] = strict(made["items"])
+    if isinstance(made.get("additionalProperties"), dict):
+        made["additionalProperties"] = strict(made["additionalProperties"])
+    if made.pop("x-kubernetes-int-or-string", False):
+        made = {"type": ["integer", "string"]}
+    return made
+
+
+@cache
+def ray_service_schema() -> dict:
+    path = TOOLS / "crds/ray.io_rayservices.yaml"
+    if not path.exists():
+        pytest.skip("no CRD of the RayService: see make deploy-tools")
+    versions = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["spec"][
+        "versions"
+    ]
+    made = next(one for one in versions if one["name"] == "v1")["schema"]["openAPIV3Schema"]
+    made["properties"]["metadata"] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    return strict(made)
+
+
+@needs_helm
+@profiles
+def test_the_ray_service_is_what_kuberay_takes(profile: str):
+    service = json.loads(json.dumps(named(profile, "RayService", "streamo")))
+    validator = jsonschema.Draft7Validator(ray_service_schema())
+    assert not [error.message for error in validator.iter_errors(service)]
+    service["spec"]["rayClusterConfig"]["headGroupSpec"]["rayStartParam"] = {}
+    assert list(validator.iter_errors(service))
+
+
+@needs_helm
+@profiles
+def test_serve_takes_its_configuration(profile: str):
+    text = named(profile, "RayService", "streamo")["spec"]["serveConfigV2"]
+    config = ServeDeploySchema.model_validate(yaml.safe_load(text))
+    (application,) = config.applications
+    module, _, function = application.import_path.partition(":")
+    assert hasattr(importlib.import_module(module), function)
+    assert application.route_prefix is None
+    assert application.args == {}
+
+
+@needs_helm
+@profiles
+def test_every_pod_passes_pod_security_restricted(profile: str):
+    for name, pod in pods(profile).items():
+        spec = pod["spec"]
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["runAsUser"] > 0
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+        for volume in spec.get("volumes", []):
+            kinds = set(volume) - {"name"}
+            assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "secret", "projected"}, name
+        for one in spec["containers"] + spec.get("initContainers", []):
+            security = one["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False, name
+            assert security["readOnlyRootFilesystem"] is True, name
+            assert security["capabilities"] == {"drop": ["ALL"]}, name
+            assert not any("hostPort" in port for port in one.get("ports", []))
+
+
+@needs_helm
+@profiles
+def test_pods_hold_no_token_and_are_told_of_no_service(profile: str):
+    for name, pod in pods(profile).items():
+        assert pod["spec"]["automountServiceAccountToken"] is False, name
+        # A Service streamo-... would become a variable STREAMO_..., which Settings.load refuses.
+        assert pod["spec"]["enableServiceLinks"] is False, name
+        assert pod["spec"]["terminationGracePeriodSeconds"] >= 30
+
+
+@needs_helm
+@profiles
+def test_every_lasting_container_has_probes_and_bounds(profile: str):
+    short = {"streamo-topics-1"} | {name for name in pods(profile) if "-test-" in name}
+    for name, one in containers(profile):
+        assert one["resources"]["requests"]["memory"], name
+        assert one["resources"]["limits"]["memory"], name
+        if name not in short:
+            assert "readinessProbe" in one, name
+            assert "livenessProbe" in one, name
+    gateway = pods(profile)["streamo-gateway"]["spec"]["containers"][0]
+    port = Settings.model_construct().gateway.port
+    assert gateway["readinessProbe"]["grpc"] == {"port": port}
+    assert "tcpSocket" in gateway["livenessProbe"]
+
+
+@needs_helm
+@profiles
+def test_probes_of_ingest_look_at_the_file_that_it_touches(profile: str, tmp_path: Path):
+    path = settings_of(profile)["STREAMO_INGEST__HEARTBEAT_PATH"]
+    ingest = pods(profile)["streamo-ingest"]["spec"]["containers"][0]
+    for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+        command = ingest[kind]["exec"]["command"]
+        assert path in command[-1]
+        heartbeat = tmp_path / kind
+        here = [part.replace(path, str(heartbeat)) for part in command]
+        assert subprocess.run(here, stderr=subprocess.DEVNULL).returncode != 0, "no file"
+        heartbeat.touch()
+        assert subprocess.run(here).returncode == 0, "a fresh one"
+        subprocess.run(["touch", "--date", "-3 minutes", heartbeat], check=True)
+        assert subprocess.run(here).returncode != 0, "an old one"
+
+
+@needs_helm
+@profiles
+def test_images_are_pinned(profile: str):
+    for name, one in containers(profile):
+        assert re.search(r":\d+\.\d+\.\d+[\w.-]*$|@sha256:[0-9a-f]{64}$", one["image"]), (
+            f"{name}: {one['image']}"
+        )
+
+
+@needs_helm
+def test_a_digest_wins_over_the_tag():
+    digest = "sha256:" + 64 * "0"
+    done = template(*values_of("dev"), "--set", f"gateway.image.digest={digest}")
+    assert f"image: docker.io/streamo/gateway@{digest}\n" in done.stdout
+
+
+@needs_helm
+@profiles
+def test_settings_are_known_and_taken(profile: str, monkeypatch: pytest.MonkeyPatch):
+    data = settings_of(profile)
+    assert set(data) <= set(Settings.variables())
+    for name, value in data.items():
+        assert isinstance(value, str)
+        monkeypatch.setenv(name, value)
+    loaded = Settings.load()
+    assert loaded.gateway.host == "0.0.0.0"
+    # As Ray builds the application: from no arguments, in a pod's environment.
+    assert Settings.model_validate({}) == loaded
+    for name, one in containers(profile):
+        for variable in one.get("env", []):
+            if variable["name"].startswith(PREFIX):
+                assert variable["name"] in Settings.variables(), name
+
+
+@needs_helm
+@pytest.mark.parametrize(
+    ("value", "variable", "expected"),
+    [
+        ("settings.llm.max_kv_tokens=123456789", "STREAMO_LLM__MAX_KV_TOKENS", "123456789"),
+        ("settings.ingest.file_roots={/videos}", "STREAMO_INGEST__FILE_ROOTS", '["/videos"]'),
+        # Helm takes a number with a point for a text unless it comes as JSON or from a file.
+        ("settings.llm.commit_period_s=0.25", "STREAMO_LLM__COMMIT_PERIOD_S", "0.25"),
+    ],
+)
+def test_values_of_settings_arrive_as_they_were_given(value: str, variable: str, expected: str):
+    done = template(*values_of("dev"), "--set-json" if "." in expected else "--set", value)
+    assert done.returncode == 0, done.stderr
+    rendered = [one for one in yaml.safe_load_all(done.stdout) if one and one["kind"] == "ConfigMap"]
+    data = next(one for one in rendered if one["metadata"]["name"] == "streamo")["data"]
+    assert data[variable] == expected
+
+
+@needs_helm
+@profiles
+def test_secrets_are_named_and_never_held(profile: str):
+    assert not of_kind(profile, "Secret")
+    for name, one in containers(profile):
+        for variable in one.get("env", []):
+            if re.search("URL|PASSWORD|TOKEN|SECRET", variable["name"]):
+                assert "secretKeyRef" in variable["valueFrom"], name
+    with_url = {name for name, one in containers(profile) if "redis-url" in json.dumps(one)}
+    # Nobody but the model gets it.
+    assert with_url == (set() if profile == "dev" else {"ray-head", "ray-worker-model"})
+
+
+@needs_helm
+@profiles
+def test_every_selector_selects(profile: str):
+    labels = {name: pod["metadata"]["labels"] for name, pod in pods(profile).items()}
+
+    def selected(selector: dict) -> set[str]:
+        return {name for name, ours in labels.items() if selector.items() <= ours.items()}
+
+    for one in objects(profile):
+        name, spec = one["metadata"]["name"], one.get("spec", {})
+        if one["kind"] == "Deployment":
+            assert selected(spec["selector"]["matchLabels"]) == {name}
+        elif one["kind"] == "Service":
+            assert len(selected(spec["selector"])) == 1, name
+            (pod,) = selected(spec["selector"])
+            ports = {port["name"] for port in pods(profile)[pod]["spec"]["containers"][0]["ports"]}
+            assert {port["targetPort"] for port in spec["ports"]} <= ports
+        elif one["kind"] == "PodDisruptionBudget":
+            assert len(selected(spec["selector"]["matchLabels"])) == 1, name
+        elif one["kind"] == "HorizontalPodAutoscaler":
+            target = named(profile, "Deployment", spec["scaleTargetRef"]["name"])
+            assert "replicas" not in target["spec"], name
+            assert spec["minReplicas"] <= spec["maxReplicas"]
+        elif one["kind"] == "ServiceMonitor":
+            services = [
+                service for service in of_kind(profile, "Service")
+                if spec["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+            ]  # fmt: skip
+            assert len(services) == 1
+            assert spec["endpoints"][0]["port"] in {port["name"] for port in services[0]["spec"]["ports"]}
+
+
+def policies(profile: str) -> dict[str, dict]:
+    """component: the NetworkPolicy of its pods."""
+    return {
+        one["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]: one["spec"]
+        for one in of_kind(profile, "NetworkPolicy")
+    }
+
+
+@needs_helm
+@profiles
+def test_every_pod_is_closed_in_by_a_policy(profile: str):
+    found = policies(profile)
+    for pod in pods(profile).values():
+        component = pod["metadata"]["labels"]["app.kubernetes.io/component"]
+        if component != "test":
+            assert found[component]["policyTypes"] == ["Ingress", "Egress"], component
+
+
+@needs_helm
+@profiles
+def test_nobody_reaches_ray_but_ray_and_the_operator(profile: str):
+    for component in ("ray-head", "ray-worker"):
+        among_itself, operator = policies(profile)[component]["ingress"]
+        peers = {
+            one["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for one in among_itself["from"]
+        }
+        assert peers == {"ray-head", "ray-worker"}
+        (peer,) = operator["from"]
+        assert peer["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "kuberay-operator"}
+        # Neither the control store nor the client's port.
+        assert not {6379, 10001} & {port["port"] for port in operator["ports"]}
+
+
+@needs_helm
+@profiles
+def test_ingest_reaches_cameras_kafka_names_and_the_collector_alone(profile: str):
+    spec = policies(profile)["ingest"]
+    assert "ingress" not in spec
+    for rule in spec["egress"]:
+        ports = {port["port"] for port in rule["ports"]}
+        if ports & {53, 4317, 9092}:
+            continue
+        for peer in rule["to"]:
+            cidr = peer.get("ipBlock", {}).get("cidr")
+            labels = peer.get("podSelector", {}).get("matchLabels", {})
+            assert cidr == "10.1.0.0/16" or labels.get("app.kubernetes.io/component") == "camera"
+    text = json.dumps(spec["egress"])
+    assert ("10.1.0.0/16" in text) == (profile == "prod")
+
+
+@needs_helm
+@profiles
+def test_replicas_of_the_model_fit_the_workers(profile: str):
+    (group,) = named(profile, "RayService", "streamo")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    given = settings_of(profile)
+
+    def number(name: str, default: float) -> float:
+        return float(given.get("STREAMO_" + name, default))
+
+    encoders, llms = number("ENCODER__NUM_REPLICAS", 1), number("LLM__NUM_REPLICAS", 1)
+    cpus = (encoders + llms) * number("MODEL__NUM_THREADS", 1)
+    gpus = encoders * number("ENCODER__NUM_GPUS", 0) + llms * number("LLM__NUM_GPUS", 0)
+    assert cpus <= group["replicas"] * float(limits["cpu"])
+    assert gpus <= group["replicas"] * float(limits.get("nvidia.com/gpu", 0)) + 1e-9
+    assert llms <= number("KAFKA__PARTITIONS", 8)
+    assert (gpus > 0) == (profile == "gpu") == (given.get("STREAMO_MODEL__DEVICE") == "cuda")
+
+
+@needs_helm
+def test_the_checkpoint_is_mounted_where_it_is_read():
+    assert settings_of("gpu")["STREAMO_MODEL__PATH"] == "/model"
+    for name, one in containers("gpu"):
+        mounted = {mount["name"]: mount for mount in one.get("volumeMounts", [])}
+        if name in ("streamo-ingest", "ray-head", "ray-worker-model"):
+            assert mounted["checkpoint"]["mountPath"] == "/model"
+            assert mounted["checkpoint"]["readOnly"] is True
+        else:
+            assert "checkpoint" not in mounted
+    assert "STREAMO_MODEL__PATH" not in settings_of("prod")
+
+
+@needs_helm
+@profiles
+def test_every_mount_has_its_volume_and_tmp_can_be_written(profile: str):
+    for name, pod in pods(profile).items():
+        volumes = {volume["name"] for volume in pod["spec"].get("volumes", [])}
+        for one in pod["spec"]["containers"]:
+            mounts = one.get("volumeMounts", [])
+            assert {mount["name"] for mount in mounts} <= volumes, name
+            if "streamo/" in one["image"]:
+                assert any(mount["mountPath"] == "/tmp" for mount in mounts), name
+
+
+@needs_helm
+@profiles
+def test_commands_are_modules_of_ours(profile: str):
+    modules = [
+        one["command"][2] for _, one in containers(profile) if one.get("command", [])[:2] == ["python", "-m"]
+    ]
+    assert modules
+    for module in modules:
+        assert importlib.util.find_spec(module) is not None
+
+
+@needs_helm
+def test_strimzi_s_broker_is_configured_as_compose_s():
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["kafka"]["environment"]
+    config = named("dev", "Kafka", "streamo")["spec"]["kafka"]["config"]
+    for name in (
+        "auto.create.topics.enable",
+        "message.max.bytes",
+        "group.initial.rebalance.delay.ms",
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms",
+    ):
+        variable = "KAFKA_" + name.replace(".", "_").upper()
+        assert json.dumps(config[name]) == compose[variable], name
+    assert config["message.max.bytes"] == MAX_RECORD_BYTES
+
+
+def test_versions_are_those_of_the_project():
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert f'\nversion = "{chart["appVersion"]}"' in (ROOT / "pyproject.toml").read_text()
+    assert f"\nray=={values['ray']['version']} " in (ROOT / "infra/locks/model.lock").read_text()
+    jars = (ROOT / "services/local/kafka_jars.lock").read_text()
+    assert f"kafka_2.13:{values['kafka']['strimzi']['version']} " in jars
+
+
+def test_components_have_one_shape_and_every_value_is_documented():
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    components = [value for value in values.values() if isinstance(value, dict) and "pdb" in value]
+    assert len(components) == 7
+    assert len({frozenset(one) for one in components}) == 1
+    text = (CHART / "README.md").read_text()
+    for name, value in values.items():
+        keys = [name]
+        if isinstance(value, dict) and "pdb" not in value and name != "settings":
+            keys = [f"{name}.{key}" for key in value]
+        for key in keys:
+            assert f"`{key}`" in text, key
+    for key in components[0]:
+        assert f"`{key}`" in text, key
