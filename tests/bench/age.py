@@ -19,7 +19,7 @@ class AgeSample:
     """At `age_rounds`: seconds a round of the old session takes, of one of `young_rounds`, and their ratio.
 
     The two take turns in blocks of rounds; a ratio is that of two neighbouring blocks, so that noise which
-    lasts longer than a block falls out.
+    lasts longer than a block falls out. Spreads are quartiles.
     """
 
     age_rounds: int
@@ -46,27 +46,28 @@ class Aging:
         return max((sample.ratio.median for sample in self.samples), key=lambda ratio: abs(ratio - 1))
 
 
-def measure(
-    workload: Workload, ages: tuple[int, ...], num_repeats: int, tick: Callable[[int], object]
-) -> Aging:
-    """One session is run through all `ages`; at each it is timed against one as young as the first of them.
-
-    `tick` is told how many rounds have gone by.
-    """
+def measure(workload: Workload, ages: tuple[int, ...], num_repeats: int) -> Aging:
+    """One session is run through all `ages`; at each it is timed against one as young as the first of them."""
     old = QuietSessions(workload, WINDOW_ROUNDS, 1)
     young = QuietSessions(workload, WINDOW_ROUNDS, 1)
     samples = []
     for age in ages:
-        _run_to(old, age, tick)
+        _run_to(old, age)
         young.reopen()
-        _run_to(young, ages[0], lambda _: None)
+        _run_to(young, ages[0])
         old_s: list[float] = []
         young_s: list[float] = []
         interleaved([_timed_block(old, old_s), _timed_block(young, young_s)], num_repeats)
-        tick(num_repeats * BLOCK_ROUNDS)
         ratios = [ours / theirs for ours, theirs in zip(old_s, young_s, strict=True)]
         samples.append(
-            AgeSample(age, ages[0], Spread.of(old_s), Spread.of(young_s), Spread.of(ratios), resident_bytes())
+            AgeSample(
+                age,
+                ages[0],
+                Spread.quartiles(old_s),
+                Spread.quartiles(young_s),
+                Spread.quartiles(ratios),
+                resident_bytes(),
+            )
         )
     return Aging(WINDOW_ROUNDS, tuple(samples))
 
@@ -77,10 +78,9 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _run_to(sessions: QuietSessions, age_rounds: int, tick: Callable[[int], object]) -> None:
+def _run_to(sessions: QuietSessions, age_rounds: int) -> None:
     while sessions.num_rounds < age_rounds:
         sessions.one_round()
-        tick(1)
 
 
 def _timed_block(sessions: QuietSessions, into: list[float]) -> Callable[[], None]:

@@ -108,7 +108,7 @@ def run_trial(
 
 
 def most_streams(
-    run: Callable[[int], Trial], limit_ms: float, first: int, at_most: int, resolution: float = 0.05
+    run: Callable[[int], Trial], limit_ms: float, first: int, at_most: int, resolution: float = 0.1
 ) -> list[Trial]:
     """Trials that close in on the most streams that hold, by doubling and halving; in the order they were run."""
     trials: list[Trial] = []

@@ -54,6 +54,7 @@ def measure(
     script: Script,
     trial_s: float,
     duration_s: float,
+    first_streams: int,
     max_streams: int,
     tell: Callable[[Trial], object] = lambda trial: None,
 ) -> Load:
@@ -67,7 +68,7 @@ def measure(
         tell(trials[-1])
         return trials[-1]
 
-    found = most_streams(lambda number: run(number, trial_s), LIMIT_MS, first=8, at_most=max_streams)
+    found = most_streams(lambda number: run(number, trial_s), LIMIT_MS, first_streams, max_streams)
     num_streams = max((trial.num_streams for trial in found if trial.holds(LIMIT_MS)), default=0)
     held = None
     while num_streams and held is None:
@@ -183,6 +184,7 @@ def main() -> None:
         script,
         arguments.trial_seconds,
         arguments.seconds,
+        min(8, arguments.max_streams),
         arguments.max_streams,
         tell,
     )

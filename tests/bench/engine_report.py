@@ -210,7 +210,7 @@ def _flat(results: Results) -> str:
 ![flat](engine-flat.png)
 
 One session with a window of {results.aging.window_rounds} rounds. At each age it is timed in turn with one that is only
-{youth:,} rounds old; the ratio is that of neighbouring blocks of rounds.
+{youth:,} rounds old; the ratio is that of neighbouring blocks of rounds. In brackets quartiles.
 
 {_table(("age, rounds", "old, ms", "young, ms", "ratio", "resident, MiB"), rows)}
 

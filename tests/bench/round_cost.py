@@ -95,12 +95,12 @@ def measure(
     past = [workload.quiet_round(index) for index in range(window_rounds)]
     timed: list[_Timed] = []
 
-    num_rounds = max(window_rounds // 2, 16)
+    num_rounds = min(max(window_rounds // 2, 16), 60)
     for size in engine_sizes:
         sessions = QuietSessions(workload, window_rounds, size)
         rounds = max(num_rounds // size, 3)
         timed.append(_Timed("engine", size, rounds, window_rounds, sessions.one_round, []))
-    for size in (1, baseline_batch):
+    for size in sorted({1, baseline_batch}):
         resend = ResendWindow(hf, workload.instruction, window_rounds, size)
         resend.fill(past)
         timed.append(_Timed("resend", size, 1, window_rounds, _quiet(resend, workload, window_rounds), []))
@@ -121,9 +121,11 @@ def measure(
         growing[side] = _growing(workload, prefilled, lengths, baseline_batch, side, mean_rounds)
 
     everything = [*timed, *growing.values()]
-    for one in everything:  # the first calls allocate
-        one.block()
-        one.blocks.clear()
+    for one in timed:  # the first calls allocate
+        one.one_round()
+    for batch in growing.values():
+        batch.block()
+        batch.blocks.clear()
     interleaved([one.block for one in everything], num_repeats)
     costs = [one.cost() for one in timed]
     for side, batch in growing.items():
@@ -171,17 +173,17 @@ def _growing(
 
 def _batched_eviction(alone: _Timed, growing: _Timed) -> SideCost:
     """Baseline (ii) at its best in a batch: it prefills sessions one by one (a batch gains nothing there, see
-    `resend`), and extends them together in between.
+    `resend`), and extends them together in between. The longest round of a block is the one that prefills.
     """
     means = []
     for whole, between in zip(alone.blocks, growing.blocks, strict=True):
         extends = (alone.num_rounds - 1) * float(np.mean(between)) / growing.num_sessions
-        means.append((whole[0] + extends) / alone.num_rounds)
+        means.append((max(whole) + extends) / alone.num_rounds)
     return SideCost(
         alone.side,
         growing.num_sessions,
         alone.num_rounds,
         alone.mean_rounds,
         Spread.of(means),
-        Spread.of([whole[0] for whole in alone.blocks]),
+        Spread.of([max(whole) for whole in alone.blocks]),
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Spread:
-    """Median of some repeats, and their least and greatest."""
+    """Median of some repeats, and how far they go: least and greatest, or quartiles."""
 
     median: float
     low: float
@@ -22,6 +22,12 @@ class Spread:
     @classmethod
     def of(cls, values: list[float]) -> Spread:
         return cls(float(np.median(values)), min(values), max(values), len(values))
+
+    @classmethod
+    def quartiles(cls, values: list[float]) -> Spread:
+        """For many repeats, of which some are bound to be disturbed."""
+        low, middle, high = (float(value) for value in np.quantile(values, (0.25, 0.5, 0.75)))
+        return cls(middle, low, high, len(values))
 
     def __str__(self) -> str:
         return f"{number(self.median)} ({number(self.low)} … {number(self.high)})"
