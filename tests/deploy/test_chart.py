@@ -186,26 +186,42 @@ def strict(schema: dict) -> dict:
 
 
 @cache
-def ray_service_schema() -> dict:
-    path = TOOLS / "crds/ray.io_rayservices.yaml"
-    if not path.exists():
-        pytest.skip("no CRD of the RayService: see make deploy-tools")
-    versions = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["spec"][
-        "versions"
-    ]
-    made = next(one for one in versions if one["name"] == "v1")["schema"]["openAPIV3Schema"]
-    made["properties"]["metadata"] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    return strict(made)
+def custom_schemas() -> dict[tuple[str, str], dict]:
+    """(apiVersion, kind): its schema, of all CRDs at hand."""
+    found = {}
+    for path in (TOOLS / "crds").glob("*.yaml"):
+        for crd in yaml.load_all(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            spec = crd["spec"]
+            for version in spec["versions"]:
+                schema = version["schema"]["openAPIV3Schema"]
+                schema["properties"]["metadata"] = {
+                    "type": "object",
+                    "x-kubernetes-preserve-unknown-fields": True,
+                }
+                found[f"{spec['group']}/{version['name']}", spec["names"]["kind"]] = strict(schema)
+    return found
 
 
 @needs_helm
-@profiles
-def test_the_ray_service_is_what_kuberay_takes(profile: str):
-    service = json.loads(json.dumps(named(profile, "RayService", "streamo")))
-    validator = jsonschema.Draft7Validator(ray_service_schema())
-    assert not [error.message for error in validator.iter_errors(service)]
-    service["spec"]["rayClusterConfig"]["headGroupSpec"]["rayStartParam"] = {}
-    assert list(validator.iter_errors(service))
+@pytest.mark.parametrize(
+    ("profile", "kind"),
+    [
+        *((profile, "RayService") for profile in PROFILES),
+        ("dev", "Kafka"),
+        ("dev", "KafkaNodePool"),
+        ("prod", "ServiceMonitor"),
+        ("prod", "PrometheusRule"),
+    ],
+)
+def test_custom_objects_are_what_their_operators_take(profile: str, kind: str):
+    made = json.loads(json.dumps(named(profile, kind, "streamo")))
+    schema = custom_schemas().get((made["apiVersion"], kind))
+    if schema is None:
+        pytest.skip(f"no CRD of {kind}: see make deploy-tools")
+    validator = jsonschema.Draft7Validator(schema)
+    assert not [f"{error.json_path}: {error.message}" for error in validator.iter_errors(made)]
+    made["spec"]["sizes"] = 1
+    assert list(validator.iter_errors(made))
 
 
 @needs_helm

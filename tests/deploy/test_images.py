@@ -199,6 +199,13 @@ def test_an_image_s_steps_install_what_its_service_needs_and_no_more(image: str,
     imported = built.run(["python", "-c", IMPORTS_ALL, *package])
     assert imported.returncode == 0, imported.stderr
 
+    # The embedded model came along: ingest reads its frame sizes.
+    checkpoint = "from services.shared.settings import Settings; print(Settings.load().model.path)"
+    embedded = Path(built.run(["python", "-c", checkpoint]).stdout.strip())
+    assert embedded.is_relative_to(built.directory)
+    assert (embedded / "streamo.json").is_file()
+    assert (embedded / "model.safetensors").is_file()
+
     command = built.final.command("CMD")
     if image == "camera":
         helped = built.run([*built.final.command("ENTRYPOINT"), "--help"])
