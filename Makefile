@@ -92,7 +92,7 @@ bench-engine: $(READY) ## Measure the engine, and write docs/benchmarks/engine.m
 
 .PHONY: test-unit
 test-unit: $(READY) ## The tests that start nothing
-	@$(BIN)/python -m pytest tests/unit tests/architecture
+	@$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile tests/unit tests/architecture
 
 .PHONY: test-oldest
 test-oldest: $(OLDEST)/.ready ## The unit tests of models/ with the oldest packages that pyproject.toml allows (.venv-oldest)

@@ -6,6 +6,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
+
+# No deadlines: a busy machine keeps none. The same examples every time: a test that fails now and not before fails
+# for what was changed. `--hypothesis-profile=explore` looks for new ones.
+settings.register_profile("repeat", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, print_blob=True)
+settings.load_profile("repeat")
 
 # Before anything imports torch: more threads only fight over two cores with everything else that a test runs.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
