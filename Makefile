@@ -125,7 +125,7 @@ protos-clean: $(READY) ## Fail where generated code is not what protos/ makes
 lock: $(READY) ## Resolve dependencies anew into requirements.lock and infra/oldest.lock, and Kafka's jars into theirs
 	@$(UV) pip compile pyproject.toml --extra local --extra training --extra dev $(LOCK) --output-file requirements.lock
 	@$(UV) pip compile pyproject.toml --extra local --extra training --extra dev --resolution lowest-direct $(LOCK) \
-	  --constraints infra/oldest-constraints.txt --output-file infra/oldest.lock
+	  --output-file infra/oldest.lock
 	@for extra in ingest gateway simulator; do \
 	  $(UV) pip compile pyproject.toml --extra $$extra $(LOCK) --constraints requirements.lock --output-file infra/locks/$$extra.lock; done
 	@$(UV) pip compile pyproject.toml --extra encoder --extra llm $(LOCK) --constraints requirements.lock --output-file infra/locks/model.lock
