@@ -234,6 +234,7 @@ def test_serve_takes_its_configuration(profile: str):
     assert hasattr(importlib.import_module(module), function)
     assert application.route_prefix is None
     assert application.args == {}
+    assert config.proxy_location == "Disabled"
 
 
 @needs_helm
