@@ -15,8 +15,10 @@ def shift_keys(
     in float64: a distance may be as long as a stream. `inv_freq` is [head_dim / 2].
     """
     angles = distances[:, None].to(torch.float64) * inv_freq.to(torch.float64)
+    num_tokens = keys.shape[-3]  # told, or a device would have to be asked for the sum of the lengths
     cos, sin = (
-        part.float().repeat_interleave(lengths, dim=0).unsqueeze(1) for part in (angles.cos(), angles.sin())
+        part.float().repeat_interleave(lengths, dim=0, output_size=num_tokens).unsqueeze(1)
+        for part in (angles.cos(), angles.sin())
     )
     # Hugging Face's layout: the pair of frequency i is (i, i + head_dim / 2).
     first, second = keys.float().chunk(2, dim=-1)

@@ -179,7 +179,7 @@ def test_the_window_never_exceeds_its_rounds_and_its_tokens(
     if limit:
         assert limit <= reserved < limit + 16
     longest = 0
-    for index, one in enumerate(make_rounds(model, 8, 40, grids=[(2, 5), (1, 1), (2, 2)])):
+    for index, one in enumerate(make_rounds(model, 8, 24, grids=[(2, 5), (1, 1), (2, 2)])):
         engine.append("gate", one)
         while engine.has_work:
             engine.step()
