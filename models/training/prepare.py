@@ -72,7 +72,8 @@ def prepare_checkpoint(
     tokenizer.add_special_tokens(
         [AddedToken(token, special=True, normalized=False) for token in STATE_TOKENS]
     )
-    ids = {token: int(tokenizer.token_to_id(token)) for token in STATE_TOKENS}
+    added = tokenizer.get_added_tokens_decoder()
+    ids = {token.content: token_id for token_id, token in added.items() if token.content in STATE_TOKENS}
     Dialogue(tokenizer, streamo.system_prompt, streamo.max_instruction_tokens)  # which other tokens it needs
 
     partial = out.with_name(f".{out.name}.partial")
