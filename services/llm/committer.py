@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kafka import KafkaProducer, TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import InvalidProducerIdMappingError, KafkaError
 from kafka.metrics.stats import Total
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
@@ -103,8 +103,8 @@ class Committer:
     @property
     def is_tainted(self) -> bool:
         """A connection was lost during a transaction: the request that ends it may have been sent twice, and the
-        first copy may still arrive and end a later one. The producer must not begin another; a new one has a new
-        epoch, and what the old one sent is refused then."""
+        first copy may still arrive and end a later one. Or Kafka has forgotten the producer, and takes nothing more
+        from it. It must not begin another; a new one has a new epoch, and what the old one sent is refused then."""
         return self._is_tainted
 
     def give(self, transaction: Transaction, group: ConsumerGroupMetadata) -> None:
@@ -186,7 +186,11 @@ class Committer:
             self._producer.commit_transaction()
             self._failpoint("committed")
         except KafkaError as error:
-            self._abort(error)
+            if _is_forgotten(error):
+                log.warning("Kafka came back and does not know the producer: %r", error)
+                self._is_tainted = True
+            else:
+                self._abort(error)
             return Aborted(transaction, error)
         return Committed(transaction, offsets, started_s, time.monotonic())
 
@@ -197,6 +201,11 @@ class Committer:
             self._producer.abort_transaction()
         except KafkaError as error:
             raise CommitFailed(f"{cause!r}; and the transaction could not be aborted: {error!r}") from cause
+
+
+def _is_forgotten(error: KafkaError) -> bool:
+    """The coordinator has no such producer, as after a broker that was killed. The client wraps what is fatal to it."""
+    return any(isinstance(one, InvalidProducerIdMappingError) for one in (error, *error.args))
 
 
 def _count_closed_connections(producer: KafkaProducer) -> Callable[[], int]:

@@ -136,7 +136,8 @@ class Teacher:
             return str(kept["text"])
         with self._places:
             reply = self._exchange(settings | {"messages": request.messages()}, request)
-        self._replies.put(key, {"text": reply.text})
+            # Before the next one is asked for: a kill loses no more replies than may be on their way.
+            self._replies.put(key, {"text": reply.text})
         self._tally(num_new=1)
         return reply.text
 

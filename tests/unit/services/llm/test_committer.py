@@ -1,9 +1,9 @@
-"""What the committer does when the client gives a record up; the rest is tested on a real broker."""
+"""What the committer does when the client or the broker gives up; the rest is tested on a real broker."""
 
 from types import SimpleNamespace
 
 from kafka import TopicPartition
-from kafka.errors import KafkaTimeoutError
+from kafka.errors import InvalidProducerIdMappingError, KafkaError, KafkaTimeoutError
 from kafka.structs import ConsumerGroupMetadata
 from support.waiting import poll_until
 
@@ -59,3 +59,24 @@ def test_a_transaction_is_never_committed_without_one_of_its_records(monkeypatch
     committer.close(1)
     assert isinstance(result, Aborted)
     assert producer.calls == ["begin", "abort", "close"]
+
+
+class UnknownProducer(ForgetfulProducer):
+    """One whose broker was killed and has come back without knowing it."""
+
+    def send_offsets_to_transaction(self, offsets: object, group: object) -> None:
+        raise KafkaError(InvalidProducerIdMappingError())
+
+    def abort_transaction(self) -> None:
+        raise KafkaError("Cannot execute transactional method because we are in an error state")
+
+
+def test_a_producer_that_kafka_has_forgotten_is_replaced_not_fatal(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(committer_module, "_count_closed_connections", lambda producer: lambda: 0)
+    committer = Committer(UnknownProducer(lost_topic=""), "0")  # type: ignore[arg-type]
+    assert not committer.is_tainted
+    committer.give(Transaction([], TopicPartition("frames", 0), 5), GROUP)
+    result = poll_until(committer.take_result, 5, "the result of the transaction")
+    committer.close(1)
+    assert isinstance(result, Aborted)
+    assert committer.is_tainted, "the partition is taken over anew, with a producer of its own"
