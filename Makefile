@@ -153,9 +153,9 @@ test-images: $(READY) ## Each image's install steps in an empty directory, and i
 	@$(BIN)/python -m pytest -s -m slow tests/deploy
 
 .PHONY: train-tiny
-train-tiny: $(READY) ## Train the embedded model from scratch on simulated scenes (an hour or so on two cores)
-	@$(BIN)/python -m models.training --recipe tiny --output runs/tiny $(if $(wildcard runs/tiny/checkpoint-*),--resume)
-	@$(BIN)/python -m models.training --output runs/tiny --export-to runs/tiny/model
+train-tiny: $(READY) ## Train the embedded model from nothing on the simulated place, or go on where it stopped (hours)
+	@$(BIN)/streamo train --recipe tiny --output runs/tiny --workers 1 $(if $(wildcard runs/tiny/init),--resume)
+	@$(BIN)/streamo model export runs/tiny --out runs/tiny/model
 
 .PHONY: clean
 clean: ## Remove what was built or recorded here: .streamo, build, caches; not .venv

@@ -27,8 +27,10 @@ def teacher_forced_accuracy(
     was_training = model.training
     model.eval()
     tally = _Tally(model.state_token_ids)
+    device = next(model.parameters()).device
     for examples in batches:
-        output = model(**collator(examples))
+        batch = {name: tensor.to(device) for name, tensor in collator(examples).items()}
+        output = model(**batch)
         state_choices = output["logits"][:, list(model.state_token_ids)].argmax(-1).tolist()
         word_choices = output["logits"].argmax(-1).tolist()
         targets, begin = output["targets"].tolist(), 0

@@ -62,6 +62,8 @@ def packed_attention(
     """Causal attention within examples, for Hugging Face's `AttentionInterface`: query [1, heads, asking, head_dim],
     key and value [1, key heads, T, head_dim] to [1, asking, heads, head_dim]. Differentiable.
     """
+    # Under autocast the rotation has made queries and keys wider than values.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     if query.is_cuda and packing.masks is None and query.dtype in (torch.float16, torch.bfloat16):
         return _varlen(query, key, value, packing, scaling), None
     masks = packing.masks or (None,) * len(packing.lengths)

@@ -56,4 +56,44 @@ def tiny() -> ScratchRecipe:
     )
 
 
-RECIPES: dict[str, Callable[[], ScratchRecipe]] = {"tiny": tiny}
+@dataclass(frozen=True)
+class FineTuneRecipe:
+    """A prepared checkpoint tuned on samples of videos, as in the paper: the projector and the language model
+    learn, the rest of the vision tower is frozen.
+
+    `batch_packs`: packed sequences a step, over all devices. `overlap_share`: part of a window that is context where
+    the window does not begin its session. `reshards`: give up the parameters of a layer between its forward and its
+    backward pass, where the model is sharded: less memory, more talk between devices.
+    """
+
+    reshards: bool
+    fps: float = 1.0
+    max_packed_tokens: int = 32_768
+    batch_packs: int = 512
+    num_epochs: float = 1.0
+    learning_rate: float = 1e-5
+    warmup_share: float = 0.05
+    weight_decay: float = 0.1
+    max_grad_norm: float = 1.0
+    overlap_share: float = 0.25
+    loss: LossConfig = field(default_factory=lambda: LossConfig(truth_weight=0.0))
+    seed: int = 17
+    save_every_steps: int = 50
+    log_every_steps: int = 1
+
+
+def sft_3b() -> FineTuneRecipe:
+    """Qwen2.5-VL-3B, Qwen3-VL-2B or -4B: the paper's settings."""
+    return FineTuneRecipe(reshards=False)
+
+
+def sft_7b() -> FineTuneRecipe:
+    """Qwen2.5-VL-7B or Qwen3-VL-8B: the paper's settings."""
+    return FineTuneRecipe(reshards=True)
+
+
+RECIPES: dict[str, Callable[[], ScratchRecipe | FineTuneRecipe]] = {
+    "tiny": tiny,
+    "sft_3b": sft_3b,
+    "sft_7b": sft_7b,
+}

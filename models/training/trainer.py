@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -39,12 +40,25 @@ class StreamoTrainer(Trainer):
         self, *args: Any, model_dir: Path, evaluation: Callable[[], dict[str, float]], **kwargs: Any
     ) -> None:
         """`model_dir` holds the SIDE_FILES. `evaluation` gives the scores that are logged below `eval_`."""
-        super().__init__(*args, callbacks=[_RunCallback()], **kwargs)
+        self._run_callback = _RunCallback()
+        super().__init__(*args, callbacks=[self._run_callback], **kwargs)
         self._model_dir = model_dir
         self._evaluation = evaluation
         self._part_sums: dict[str, torch.Tensor] = {}
         self._part_counts: dict[str, int] = {}
         self._started_s = time.monotonic()
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        def stop(signum: int, frame: FrameType | None) -> None:
+            self._run_callback.stops = True
+
+        if threading.current_thread() is not threading.main_thread():
+            return super().train(*args, **kwargs)
+        previous = signal.signal(signal.SIGTERM, stop)
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            signal.signal(signal.SIGTERM, previous)
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         result = super().compute_loss(model, inputs, *args, **kwargs)
@@ -77,27 +91,30 @@ class StreamoTrainer(Trainer):
         torch.save(self.args, directory / "training_args.bin")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self.accelerator.unwrap_model(self.model if model is None else model).load(resume_from_checkpoint)
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self.accelerator.unwrap_model(self.model if model is None else model).load(resume_from_checkpoint)
+
+    def get_train_dataloader(self) -> Any:
+        loader = super().get_train_dataloader()
+        seed = loader.worker_init_fn
+        # A SIGTERM to the whole group is for the main process, which ends its workers when it has saved.
+        loader.worker_init_fn = partial(_start_worker, seed)
+        return loader
+
+
+def _start_worker(seed: Callable[[int], None] | None, worker_id: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if seed is not None:
+        seed(worker_id)
 
 
 class _RunCallback(TrainerCallback):
-    """Lets the truth heads' weight fall, and turns SIGTERM into a saved checkpoint and a clean end."""
+    """Lets the truth heads' weight fall, and ends the run cleanly when it is asked to."""
 
     def __init__(self) -> None:
-        self._stop = False
-
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
-        def stop(signum: int, frame: FrameType | None) -> None:
-            self._stop = True
-
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, stop)
+        self.stops = False
 
     def on_step_begin(
         self,
@@ -118,5 +135,5 @@ class _RunCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        if self._stop:
+        if self.stops:
             control.should_save = control.should_training_stop = True

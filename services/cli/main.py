@@ -4,11 +4,12 @@ import sys
 
 import typer
 
-from services.cli import data_command, eval_command, stream_commands, watch_commands
+from services.cli import data_command, eval_command, model_command, stream_commands, watch_commands
 from services.cli.client import ClientError
 from services.cli.demo_command import demo
 from services.cli.event_commands import ask, tail
 from services.cli.stack_commands import doctor, down, simulate, status, up
+from services.cli.train_command import train
 from services.shared.errors import ServiceError
 
 app = typer.Typer(
@@ -33,6 +34,8 @@ app.command()(ask)
 app.command()(tail)
 app.command()(simulate)
 app.add_typer(data_command.app, name="data")
+app.command()(train)
+app.add_typer(model_command.app, name="model")
 app.add_typer(eval_command.app, name="eval")
 
 

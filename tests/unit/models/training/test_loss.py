@@ -72,6 +72,30 @@ def test_equals_the_definition(seed, gamma, balance, num_items, class_counts) ->
     )
 
 
+def test_equals_values_worked_out_by_hand() -> None:
+    """Uniform logits over four tokens: every target has p = 1/4 and cross entropy ln 4."""
+    labels = torch.tensor([[IGNORED, 1, 1, 1, 2, 0, IGNORED]])
+    logits = torch.zeros(1, 7, 4, dtype=torch.float64)
+    focal = (3 / 4) ** 2 * math.log(4)
+    # Three targets of state 1 and one of state 2; state 3 is absent, and the last target is a word.
+    states = (1, 2, 3)
+    plain = state_focal_loss(logits, labels, states, balance=None)
+    assert plain.item() == pytest.approx((4 * focal + math.log(4)) / 5)
+    # alpha: 4 / 3 / 2 for each of the three, 4 / 1 / 2 for the one; they add up to the number of states again.
+    frequency = state_focal_loss(logits, labels, states)
+    assert frequency.item() == pytest.approx(((3 * 2 / 3 + 2) * focal + math.log(4)) / 5)
+    # w: 1e-4 / (1 - 0.9999^3) and 1e-4 / (1 - 0.9999), scaled to mean 1.
+    three, one = 1e-4 / (1 - 0.9999**3), 1.0
+    three, one = 2 * three / (three + one), 2 * one / (three + one)
+    balanced = state_focal_loss(logits, labels, states, balance="class_balanced", num_items=10)
+    assert balanced.item() == pytest.approx(((3 * three + one) * focal + math.log(4)) / 10)
+    # With the counts of a large data set the class-balanced weights are all 1.
+    large = state_focal_loss(
+        logits, labels, states, balance="class_balanced", class_counts=(10**6, 10**5 * 3, 10**5 * 2)
+    )
+    assert large.item() == pytest.approx(plain.item())
+
+
 def one_target(logit: float) -> tuple[torch.Tensor, torch.Tensor]:
     logits = torch.zeros(1, 2, VOCAB)
     logits[0, 0, 5] = logit

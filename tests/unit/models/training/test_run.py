@@ -133,8 +133,10 @@ def test_an_exported_checkpoint_is_served(
     assert tokens[0].shape == (2, language.hidden_size)
 
 
-def test_recipes_are_whole() -> None:
-    for make_recipe in RECIPES.values():
-        recipe = make_recipe()
-        assert recipe.streamo.window_rounds == max(recipe.clips.num_rounds)
-        assert recipe.budget.num_tokens(*recipe.budget.fit(480, 640)) <= 25
+def test_the_tiny_recipe_is_whole() -> None:
+    recipe = RECIPES["tiny"]()
+    assert isinstance(recipe, ScratchRecipe)
+    assert recipe.streamo.window_rounds == max(recipe.clips.num_rounds)
+    # A window that slid still teaches something of every task.
+    assert max(recipe.clips.full_rounds, recipe.clips.overlap_rounds) < recipe.streamo.window_rounds
+    assert recipe.budget.num_tokens(*recipe.budget.fit(480, 640)) <= 25

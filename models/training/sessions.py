@@ -1,0 +1,189 @@
+"""The sessions that a file of samples comes to: what is asked of a video, and what is right to say at its frames.
+
+Raw samples follow our own recipe: frames at a steady rate, tags in media seconds, a question asked when it is asked,
+Response at the first frame at or after the end of a thing, so never early. Samples in the stream format stay as they
+are, tags and all.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from models.data.finding import FieldError
+from models.data.json_array import read_json_array
+from models.data.raw_sample import RawSample, RawTime, raw_time
+from models.data.sample import Round
+from models.data.stream_format import DEFAULT_QUESTION, StreamSample
+from models.data.video_file import VideoFile
+from models.vlm.dialogue import format_seconds
+from models.vlm.state import State
+
+SEPARATOR = "; "
+_NOMINAL_INTERVAL_MS = 1000
+# "12s to 15.5s", "from 12 to 15 seconds": two numbers of seconds.
+_SPAN = re.compile(
+    r"\b(\d+(?:\.\d+)?)((?: ?s(?:econds)?)? (?:to|and|until) )(\d+(?:\.\d+)?)(?= ?s(?:econds)?\b)"
+)
+
+
+@dataclass(frozen=True)
+class Session:
+    """One instruction on one video.
+
+    frame_times_ms: of each round's frame, in the video. first_live: the first round after the instruction was given;
+    the ones before are silent. since: per round the earliest round that its reply names.
+    """
+
+    task: str
+    instruction: str
+    video: Path
+    frame_times_ms: tuple[int, ...]
+    rounds: tuple[Round, ...]
+    first_live: int
+    since: tuple[int, ...]
+
+    def shifted(self, offset_ms: int) -> Session:
+        """The same on a stream that began `offset_ms` earlier: tags move, and spans that are told move with them."""
+        rounds = tuple(
+            replace(
+                one,
+                start_ms=one.start_ms + offset_ms,
+                end_ms=one.end_ms + offset_ms,
+                text=_SPAN.sub(lambda span: _later(span, offset_ms), one.text),
+            )
+            for one in self.rounds
+        )
+        return replace(self, rounds=rounds)
+
+    @property
+    def can_shift(self) -> bool:
+        """No text holds a number that might be a time that `shifted` would not move."""
+        return not any(re.search(r"\d", _SPAN.sub("", one.text)) for one in self.rounds)
+
+
+def _later(span: re.Match[str], offset_ms: int) -> str:
+    begin, end = (format_seconds(round(1000 * float(number)) + offset_ms) for number in (span[1], span[3]))
+    return f"{begin}{span[2]}{end}"
+
+
+class SessionFile:
+    """Samples of a file in the raw or the stream format, made to sessions when asked for.
+
+    Holds the samples as JSON text, so that workers share it and nothing is held twice.
+    """
+
+    def __init__(self, path: Path, video_root: Path | None, fps: float) -> None:
+        """`fps`: frames a second; of samples in the stream format those that they were converted at. ValueError."""
+        if not 0 < fps <= 60:
+            raise ValueError(f"fps {fps}: must be above 0 and at most 60")
+        if not path.is_file():
+            raise ValueError(f"{path} is missing")
+        self.path = path
+        self._video_root = video_root
+        self._fps = fps
+        self._elements = [json.dumps(element).encode() for element in read_json_array(path)]
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self._elements)
+
+    def sessions(self, index: int) -> list[Session]:
+        """Those of one sample: each of its questions begins one, which lasts until the next. BrokenSample."""
+        element = json.loads(self._elements[index])
+        try:
+            if isinstance(element, dict) and "messages" in element:
+                return list(_stream_sessions(StreamSample.parse(element), self._video_root, self._fps))
+            return list(_raw_sessions(RawSample.parse(element), self._video_root, self._fps))
+        except FieldError as error:
+            raise error.at(str(self.path), index) from error
+
+
+def _raw_sessions(raw: RawSample, video_root: Path | None, fps: float) -> Iterator[Session]:
+    video = VideoFile.open(raw.video_at(video_root))
+    num_rounds = int(video.duration_s * fps)
+    if num_rounds < 1:
+        raise FieldError("video_path", f"has no frame at {fps:g} fps", str(video.path))
+    times_ms = tuple(round(1000 * index / fps) for index in range(num_rounds))
+    asked = [
+        (_seconds_ms(question.time) or 0, question.content) for question in raw.question if question.content
+    ]
+    asked.sort(key=lambda pair: pair[0])
+    for number, (asked_ms, instruction) in enumerate(asked or [(0, DEFAULT_QUESTION)]):
+        until_ms = asked[number + 1][0] if number + 1 < len(asked) else times_ms[-1] + 1
+        first_live = bisect.bisect_left(times_ms, asked_ms)
+        num_kept = bisect.bisect_left(times_ms, until_ms)
+        if first_live >= num_kept:
+            continue
+        rounds, since = _label(raw, times_ms[:num_kept], first_live)
+        yield Session(raw.task_type, instruction, video.path, times_ms[:num_kept], rounds, first_live, since)
+
+
+def _label(
+    raw: RawSample, times_ms: Sequence[int], first_live: int
+) -> tuple[tuple[Round, ...], tuple[int, ...]]:
+    """Standby while a span lasts, Response at the first frame after its end or at a time; what ends together is told
+    together, in the order of the sample.
+    """
+    texts: list[list[str]] = [[] for _ in times_ms]
+    since = list(range(len(times_ms)))
+    waits = [False] * len(times_ms)
+    for response in raw.response:
+        start_ms, end_ms = _seconds_ms(response.st_time), _seconds_ms(response.end_time)
+        at_ms = end_ms if start_ms is not None and end_ms is not None else _seconds_ms(response.time)
+        if at_ms is None or not response.content:
+            continue
+        close = bisect.bisect_left(times_ms, at_ms)
+        begin = close if start_ms is None or end_ms is None else bisect.bisect_left(times_ms, start_ms)
+        for index in range(max(begin, first_live), min(close, len(times_ms))):
+            waits[index] = True
+        if first_live <= close < len(times_ms):
+            texts[close].append(response.content.strip())
+            since[close] = min(since[close], begin)
+    rounds = []
+    for index, (time_ms, told, waiting) in enumerate(zip(times_ms, texts, waits, strict=True)):
+        begin_ms = times_ms[index - 1] if index else max(0, time_ms - _NOMINAL_INTERVAL_MS)
+        state = State.RESPONSE if told else State.STANDBY if waiting else State.SILENCE
+        rounds.append(Round(begin_ms, time_ms, state, SEPARATOR.join(told)))
+    return tuple(rounds), tuple(since)
+
+
+def _seconds_ms(value: RawTime) -> int | None:
+    """A raw time in milliseconds: whole numbers are seconds, whatever they are frames of elsewhere."""
+    if isinstance(value, str) and not value.strip().lstrip("+-").isdigit():
+        return raw_time(value, 1000.0)
+    seconds = raw_time(value, 1.0)
+    return None if seconds is None else max(0, 1000 * seconds)
+
+
+def _stream_sessions(sample: StreamSample, video_root: Path | None, fps: float) -> Iterator[Session]:
+    path = Path(sample.videos[0])
+    video = VideoFile.open(path if video_root is None else video_root / path)
+    rounds = sample.rounds
+    if len(rounds) > video.num_frames_at(fps):
+        raise FieldError(
+            "videos", f"has fewer frames at {fps:g} fps than there are rounds", f"{len(rounds)}: {video.path}"
+        )
+    times_ms = tuple(round(1000 * index * video.step(fps) / video.fps) for index in range(len(rounds)))
+    asked = [(index, one.question) for index, one in enumerate(rounds) if one.question]
+    # The converter asks a late question at the first frame too.
+    if len(asked) > 1 and asked[0] == (0, asked[1][1]):
+        asked = asked[1:]
+    for number, (first_live, instruction) in enumerate(asked or [(0, DEFAULT_QUESTION)]):
+        end = asked[number + 1][0] if number + 1 < len(asked) else len(rounds)
+        kept = tuple(
+            Round(
+                round(1000 * one.start_s),
+                round(1000 * one.end_s),
+                one.state if index >= first_live else State.SILENCE,
+                one.text if index >= first_live else "",
+            )
+            for index, one in enumerate(rounds[:end])
+        )
+        yield Session(
+            sample.task_type, instruction, video.path, times_ms[:end], kept, first_live, tuple(range(end))
+        )

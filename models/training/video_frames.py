@@ -1,0 +1,71 @@
+"""Pictures of a video at given moments, as the model sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.data.finding import FieldError
+from models.vlm.frame_size import FrameBudget
+
+if TYPE_CHECKING:  # not needed where nothing is decoded
+    import av
+
+# A frame this little before its moment is taken for the one that was meant: time stamps are rounded.
+_TOLERANCE_MS = 5
+
+
+def frames_at(path: Path, times_ms: Sequence[int], budget: FrameBudget) -> list[np.ndarray]:
+    """For each moment the first frame at or after it: uint8 [H, W, 3] of the size that `budget` fits.
+
+    `times_ms` rise, and count from the video's first frame. A moment after the last frame gets the last. FieldError
+    on `video_path` for a video that cannot be decoded, or ends more than a second before the last moment.
+    """
+    import av
+
+    pictures: list[np.ndarray] = []
+    last: av.VideoFrame | None = None
+    last_ms = -1.0
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            origin_s = float((stream.start_time or 0) * (stream.time_base or 0))
+            if times_ms[0] > 0 and stream.time_base:
+                container.seek(int((origin_s + times_ms[0] / 1000) / stream.time_base), stream=stream)
+            for frame in container.decode(stream):
+                last_ms = 1000 * ((frame.time or 0.0) - origin_s)
+                last = frame
+                while len(pictures) < len(times_ms) and last_ms >= times_ms[len(pictures)] - _TOLERANCE_MS:
+                    pictures.append(_fitted(frame, budget))
+                if len(pictures) == len(times_ms):
+                    return pictures
+    except (av.FFmpegError, OSError) as error:
+        raise FieldError("video_path", "cannot be decoded", f"{path}: {error}") from error
+    if last is None or times_ms[-1] - last_ms > 1000:
+        raise FieldError(
+            "video_path", "breaks off", f"{last_ms / 1000:.1f} of {times_ms[-1] / 1000:g} s in {path}"
+        )
+    return pictures + [_fitted(last, budget)] * (len(times_ms) - len(pictures))
+
+
+def frame_grid(path: Path, budget: FrameBudget) -> tuple[int, int]:
+    """Rows and columns of visual tokens of the video's frames, from its header alone."""
+    import av
+
+    with av.open(str(path)) as container:
+        context = container.streams.video[0].codec_context
+        return budget.grid(*budget.fit(context.height, context.width))
+
+
+def _fitted(frame: av.VideoFrame, budget: FrameBudget) -> np.ndarray:
+    turns = (frame.rotation // 90) % 4
+    height, width = (frame.width, frame.height) if turns % 2 else (frame.height, frame.width)
+    height, width = budget.fit(height, width)
+    if turns % 2:
+        height, width = width, height
+    picture = frame.reformat(width=width, height=height, format="rgb24", interpolation="BICUBIC").to_ndarray()
+    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture

@@ -1,0 +1,241 @@
+"""`streamo train`: recipes, from an empty folder or from where a run stopped."""
+
+import os
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from services.shared.errors import InvalidInput
+
+if TYPE_CHECKING:  # torch, which other commands need not wait for
+    from models.data.finding import Finding
+    from models.training.fine_tune import Devices
+    from models.training.recipes import FineTuneRecipe, ScratchRecipe
+
+
+class Recipe(StrEnum):
+    TINY = "tiny"
+    SFT_3B = "sft_3b"
+    SFT_7B = "sft_7b"
+
+
+class Loss(StrEnum):
+    FOCAL = "focal"
+    CLASS_BALANCED = "class-balanced"
+    CROSS_ENTROPY = "cross-entropy"
+
+
+class Device(StrEnum):
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+_LOSSES: dict[Loss, dict[str, Any]] = {
+    Loss.FOCAL: {},
+    Loss.CLASS_BALANCED: {"balance": "class_balanced"},
+    Loss.CROSS_ENTROPY: {"gamma": 0.0, "balance": None},
+}
+_TUNING = "Tuning (sft_3b, sft_7b)"
+_SCRATCH = "From nothing (tiny)"
+
+
+def train(
+    recipe: Annotated[Recipe, typer.Option(help="What is trained, and how.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run: checkpoints and logs.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that make samples or decode videos.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Torch's threads on a CPU.")] = 1,
+    seed: Annotated[int | None, typer.Option(min=0, help="Else the recipe's.")] = None,
+    loss: Annotated[Loss, typer.Option(help="On the state tokens: focal is the paper's.")] = Loss.FOCAL,
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="What `streamo model prepare` wrote.", rich_help_panel=_TUNING),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json", help="Samples in the raw or the stream format.", rich_help_panel=_TUNING
+        ),
+    ] = None,
+    validation: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json", help="Samples to measure on as training goes.", rich_help_panel=_TUNING
+        ),
+    ] = None,
+    video_root: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The samples' video paths are below it.", rich_help_panel=_TUNING),
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames a second. Else the recipe's.", rich_help_panel=_TUNING)
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Times over the data. Else the recipe's.", rich_help_panel=_TUNING)
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Packed sequences a step, over all devices. Else the recipe's.",
+            rich_help_panel=_TUNING,
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a packed sequence: memory. Else the recipe's.", rich_help_panel=_TUNING),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Else the recipe's.", rich_help_panel=_TUNING)
+    ] = None,
+    skip_broken: Annotated[
+        bool,
+        typer.Option("--skip-broken", help="Leave broken samples out and go on.", rich_help_panel=_TUNING),
+    ] = False,
+    device: Annotated[Device, typer.Option(help="auto: a GPU if there is one.", rich_help_panel=_TUNING)] = (
+        Device.AUTO
+    ),
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, help="Else the recipe's.", rich_help_panel=_SCRATCH)
+    ] = None,
+    warmed: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Begin with the `warmed` folder of another run instead of warming a vision tower up.",
+            rich_help_panel=_SCRATCH,
+        ),
+    ] = None,
+) -> None:
+    """Train a model: the embedded one from nothing, or a prepared checkpoint on samples of videos.
+
+    A run that was ended goes on with --resume as if it had not been; SIGTERM saves first. `tensorboard --logdir DIR`
+    shows its curves. Several GPUs: `torchrun --nproc-per-node 8 -m services.cli.main train ...`, which shards the model
+    over them. docs/training.md goes from a folder of videos to a tuned checkpoint that is served.
+
+    Examples:
+
+        streamo train --recipe tiny --output runs/tiny
+
+        streamo train --recipe sft_3b --model prepared --data train.json --video-root videos --output runs/cameras
+    """
+    from models.training.recipes import RECIPES, ScratchRecipe
+
+    chosen = RECIPES[recipe.value]()
+    chosen_loss = replace(chosen.loss, **_LOSSES[loss])
+    try:
+        if isinstance(chosen, ScratchRecipe):
+            _refuse(recipe, model=model, data=data, validation=validation, video_root=video_root)
+            _refuse(recipe, fps=fps, epochs=epochs, batch=batch, max_tokens=max_tokens)
+            _refuse(recipe, learning_rate=learning_rate, skip_broken=skip_broken or None)
+            changes = _given(seed=seed, max_steps=max_steps)
+            scratch = replace(chosen, loss=chosen_loss, **changes)
+            _train_from_nothing(scratch, output, resume, warmed, threads, workers)
+            return
+        _refuse(recipe, max_steps=max_steps, warmed=warmed)
+        if model is None or data is None:
+            raise ValueError(f"{recipe.value} needs --model and --data")
+        changes = _given(
+            seed=seed, fps=fps, num_epochs=epochs, batch_packs=batch, learning_rate=learning_rate
+        )
+        tuning = replace(chosen, loss=chosen_loss, **changes, **_given(max_packed_tokens=max_tokens))
+        files = FineTuneFiles(model, data, validation, video_root, output, skip_broken)
+        _tune(tuning, files, resume, _devices(device, threads, workers))
+    except (ValueError, OSError) as error:
+        raise InvalidInput(str(error)) from error
+
+
+def _refuse(recipe: Recipe, **options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(f"--{name.replace('_', '-')} is not for the recipe {recipe.value}")
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _train_from_nothing(
+    recipe: "ScratchRecipe", output: Path, resume: bool, warmed: Path | None, threads: int, workers: int
+) -> None:
+    from models.training.run import Machine, ScratchRun
+
+    quiet_loading()
+    ScratchRun(recipe, output, Machine(threads, workers)).train(resume=resume, warmed=warmed)
+
+
+@dataclass(frozen=True)
+class FineTuneFiles:
+    model: Path
+    data: Path
+    validation: Path | None
+    video_root: Path | None
+    output: Path
+    skip_broken: bool
+
+
+def _tune(recipe: "FineTuneRecipe", files: FineTuneFiles, resume: bool, devices: "Devices") -> None:
+    from models.training.fine_tune import FineTuneData, FineTuneRun
+
+    quiet_loading()
+    is_first = int(os.environ.get("RANK", "0")) == 0
+    console = Console(stderr=True, quiet=not is_first)
+
+    def on_finding(finding: "Finding") -> None:
+        console.print(f"broken {finding}", markup=False, highlight=False, soft_wrap=True)
+
+    progress = Progress(
+        TextColumn("Reading samples"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
+    data = FineTuneData(files.data, files.validation, files.video_root, files.skip_broken)
+    with progress:
+        bar = progress.add_task("", total=None)
+        run = FineTuneRun(
+            recipe,
+            files.model,
+            data,
+            files.output,
+            devices,
+            on_finding=on_finding,
+            on_sample=lambda: progress.advance(bar),
+        )
+        run.read()
+    console.print(run.summary)
+    run.train(resume=resume)
+
+
+def _devices(device: Device, threads: int, workers: int) -> "Devices":
+    import torch
+
+    from models.training.fine_tune import Devices
+
+    has_gpu = torch.cuda.is_available()
+    if device is Device.CUDA and not has_gpu:
+        raise ValueError("--device cuda: torch sees no GPU here")
+    use_cpu = device is Device.CPU or not has_gpu
+    return Devices(
+        use_cpu=use_cpu,
+        # As torchrun says it. Accelerate shards over accelerators alone.
+        shards="LOCAL_RANK" in os.environ and not use_cpu,
+        num_processes=int(os.environ.get("WORLD_SIZE", "1")),
+        num_workers=workers,
+        num_threads=threads,
+    )
+
+
+def quiet_loading() -> None:
+    """No bars of Hugging Face's for loading and saving weights."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

@@ -1,0 +1,166 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from models.data.place.data_set import DataSetConfig, write_data_set
+from models.training import fine_tune_data
+from models.training.checkpoints import newest_checkpoint
+from models.training.fine_tune import Devices, FineTuneData, FineTuneRun
+from models.training.fine_tune_data import PackDataset, PackPlan
+from models.training.recipes import RECIPES, FineTuneRecipe, sft_3b, sft_7b
+from models.training.sessions import SessionFile
+from models.vlm.dialogue import Dialogue
+from models.vlm.model import LanguageModel, VisionEncoder
+from models.vlm.pixels import PixelFormat
+from models.vlm.streamo_config import StreamoConfig
+from tests.support.tiny_models import FAMILY_NAMES, FamilyName, write_tiny_model
+
+SMALL = {"batch_packs": 2, "max_packed_tokens": 900, "learning_rate": 1e-3, "save_every_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> FineTuneData:
+    folder = tmp_path_factory.mktemp("place")
+    write_data_set(DataSetConfig("train", 5, num_frames=12, width=144, height=112), folder)
+    return FineTuneData(folder / "raw.json", video_root=folder)
+
+
+@pytest.fixture(scope="module", params=FAMILY_NAMES)
+def family_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    family: FamilyName = request.param
+    directory = tmp_path_factory.mktemp(family)
+    write_tiny_model(directory, family)
+    return directory
+
+
+def losses(checkpoint: Path) -> list[tuple[int, float]]:
+    history = json.loads((checkpoint / "trainer_state.json").read_text())["log_history"]
+    return [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
+
+
+def fine_tune(
+    recipe: FineTuneRecipe, model_dir: Path, data: FineTuneData, run_dir: Path, *, resume: bool = False
+) -> Path:
+    FineTuneRun(recipe, model_dir, data, run_dir, Devices(use_cpu=True)).train(resume=resume)
+    return newest_checkpoint(run_dir)
+
+
+def test_packs_hold_every_live_round_once_at_the_length_that_was_planned(
+    family_dir: Path, place: FineTuneData
+) -> None:
+    streamo = StreamoConfig.load(family_dir)
+    dialogue = Dialogue.load(family_dir, streamo.system_prompt)
+    pixels = PixelFormat.load(family_dir)
+    file = SessionFile(place.train, place.video_root, 1.0)
+    dataset = PackDataset(file, PackPlan(8, 2, 900), dialogue, pixels)
+    num_learnt = 0
+    for index, windows in enumerate(dataset.packs):
+        examples = dataset[index]
+        assert [len(one.token_ids) for one in examples] == [window.num_tokens for window in windows]
+        num_learnt += sum(int(np.isin(one.labels, dialogue.state_token_ids).sum()) for one in examples)
+        again = dataset[index]
+        assert all(np.array_equal(a.labels, b.labels) for a, b in zip(examples, again, strict=True))
+    sessions = [session for sample in range(len(file)) for session in file.sessions(sample)]
+    assert num_learnt == sum(len(session.rounds) - session.first_live for session in sessions)
+
+
+def test_the_projector_and_the_language_model_learn_and_the_result_is_served(
+    tmp_path: Path, family_dir: Path, place: FineTuneData
+) -> None:
+    torch.set_num_threads(1)
+    recipe = replace(sft_3b(), **SMALL)
+    data = replace(place, validation=place.train)
+    checkpoint = fine_tune(recipe, family_dir, data, tmp_path / "run")
+    before, after = (load_file(folder / "model.safetensors") for folder in (family_dir, checkpoint))
+    for name, tensor in before.items():
+        is_frozen = "visual" in name and "merger" not in name
+        assert torch.equal(tensor, after[name]) == is_frozen, name
+    assert LanguageModel.load(checkpoint).config == StreamoConfig.load(family_dir)
+    VisionEncoder.load(checkpoint)
+    history = json.loads((checkpoint / "trainer_state.json").read_text())["log_history"]
+    assert any("eval_states" in entry for entry in history)
+    assert list((tmp_path / "run").rglob("events.out.tfevents*"))
+
+
+def test_a_resumed_run_has_the_same_losses(
+    tmp_path: Path, family_dir: Path, place: FineTuneData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(1)
+    recipe = replace(sft_7b(), **SMALL | {"batch_packs": 1})
+    whole = fine_tune(recipe, family_dir, place, tmp_path / "whole")
+    assert len(losses(whole)) >= 3
+
+    num_read = 0
+
+    def killing(*args: object) -> list[np.ndarray]:
+        nonlocal num_read
+        num_read += 1
+        if num_read == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return frames_at(*args)  # type: ignore[arg-type]
+
+    frames_at = fine_tune_data.frames_at
+    monkeypatch.setattr(fine_tune_data, "frames_at", killing)
+    stopped = fine_tune(recipe, family_dir, place, tmp_path / "broken")
+    assert 0 < len(losses(stopped)) < len(losses(whole))
+    again = fine_tune(recipe, family_dir, place, tmp_path / "broken", resume=True)
+    assert losses(again) == losses(whole)
+    weights = [load_file(checkpoint / "model.safetensors") for checkpoint in (whole, again)]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    with pytest.raises(ValueError, match="holds a run already"):
+        fine_tune(recipe, family_dir, place, tmp_path / "whole")
+
+
+def test_recipes_that_do_not_fit_are_refused(tmp_path: Path, family_dir: Path, place: FineTuneData) -> None:
+    with pytest.raises(ValueError, match="tokens, max_tokens is 100: raise it"):
+        fine_tune(replace(sft_3b(), max_packed_tokens=100), family_dir, place, tmp_path)
+    run = FineTuneRun(sft_3b(), family_dir, place, tmp_path, Devices(use_cpu=True, num_processes=7))
+    with pytest.raises(ValueError, match="batch_packs 512: must be a multiple of the 7 processes"):
+        run.train()
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [("qwen3_vl", "sft_7b"), pytest.param("qwen2_5_vl", "sft_3b", marks=pytest.mark.slow)],
+)
+def test_a_sharded_run_is_the_unsharded_one(
+    tmp_path: Path, family: FamilyName, place: FineTuneData, name: str
+) -> None:
+    """FSDP2 with one process over gloo, ended half-way and resumed: the configuration of the GPU recipes, on a CPU."""
+    torch.set_num_threads(1)
+    family_dir = tmp_path / "model"
+    write_tiny_model(family_dir, family)
+    changes = SMALL | {"batch_packs": 1}
+    plain = fine_tune(replace(RECIPES[name](), **changes), family_dir, place, tmp_path / "plain")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launched = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    run_dir = tmp_path / "sharded"
+    arguments = [name, json.dumps(changes), family_dir, place.train, run_dir, 2]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.sharded_run", *map(str, arguments)],
+        env=os.environ | launched | {"MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "FSDP" in done.stdout and "stopped at checkpoint-2" in done.stdout
+    sharded = newest_checkpoint(run_dir)
+    assert len(losses(sharded)) == len(losses(plain)) > 2
+    for (_, one), (_, other) in zip(losses(sharded), losses(plain), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+    weights = [load_file(checkpoint / "model.safetensors") for checkpoint in (plain, sharded)]
+    assert weights[0].keys() == weights[1].keys()
+    LanguageModel.load(sharded)
