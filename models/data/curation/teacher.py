@@ -99,6 +99,7 @@ class Teacher:
         self._stopped = threading.Event()
         self._wait = wait or self._stopped.wait
         self._places = threading.BoundedSemaphore(config.concurrency)
+        self._turns = [threading.Lock() for _ in range(256)]  # by key
         self._lock = threading.Lock()
         self._reserved_tokens = 0
         self._largest_tokens = 0
@@ -130,14 +131,16 @@ class Teacher:
             "seed": 1000 * request.look + reading,
         }
         key = content_key(settings, request.identity())
-        kept = self._replies.get(key)
-        if kept is not None:
-            self._tally(num_kept=1)
-            return str(kept["text"])
-        with self._places:
-            reply = self._exchange(settings | {"messages": request.messages()}, request)
-            # Before the next one is asked for: a kill loses no more replies than may be on their way.
-            self._replies.put(key, {"text": reply.text})
+        # Of two threads that ask the same at once one waits for the other's reply.
+        with self._turns[int(key[:8], 16) % len(self._turns)]:
+            kept = self._replies.get(key)
+            if kept is not None:
+                self._tally(num_kept=1)
+                return str(kept["text"])
+            with self._places:
+                reply = self._exchange(settings | {"messages": request.messages()}, request)
+                # Before the next one is asked for: a kill loses no more replies than may be on their way.
+                self._replies.put(key, {"text": reply.text})
         self._tally(num_new=1)
         return reply.text
 
