@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kafka import KafkaProducer, TopicPartition
-from kafka.errors import InvalidProducerIdMappingError, KafkaError
+from kafka.errors import InvalidProducerIdMappingError, KafkaError, ProducerFencedError
 from kafka.metrics.stats import Total
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
@@ -195,12 +195,17 @@ class Committer:
         return Committed(transaction, offsets, started_s, time.monotonic())
 
     def _abort(self, cause: KafkaError) -> None:
-        """Raises CommitFailed where the transaction cannot be aborted: then the error was not of that kind."""
+        """Raises CommitFailed where the producer was fenced; any other that cannot abort is tainted."""
         log.warning("a transaction is aborted: %r", cause)
         try:
             self._producer.abort_transaction()
         except KafkaError as error:
-            raise CommitFailed(f"{cause!r}; and the transaction could not be aborted: {error!r}") from cause
+            if any(isinstance(one, ProducerFencedError) for one in (cause, *cause.args, error, *error.args)):
+                raise CommitFailed(
+                    f"{cause!r}; and the transaction could not be aborted: {error!r}"
+                ) from cause
+            # Kafka was away for too long. A new producer fences this one, and finds what was committed.
+            self._is_tainted = True
 
 
 def _is_forgotten(error: KafkaError) -> bool:
