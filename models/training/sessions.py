@@ -78,7 +78,10 @@ class SessionFile:
     """
 
     def __init__(self, path: Path, video_root: Path | None, fps: float) -> None:
-        """`fps`: frames a second; of samples in the stream format those that they were converted at. ValueError."""
+        """`fps`: frames a second; of samples in the stream format those that they were converted at. ValueError.
+
+        `video_root`: video paths are below it; None: they are as they stand, or below the file's own folder.
+        """
         if not 0 < fps <= 60:
             raise ValueError(f"fps {fps}: must be above 0 and at most 60")
         if not path.is_file():
@@ -97,14 +100,21 @@ class SessionFile:
         element = json.loads(self._elements[index])
         try:
             if isinstance(element, dict) and "messages" in element:
-                return list(_stream_sessions(StreamSample.parse(element), self._video_root, self._fps))
-            return list(_raw_sessions(RawSample.parse(element), self._video_root, self._fps))
+                stream = StreamSample.parse(element)
+                return list(_stream_sessions(stream, self._video(stream.videos[0]), self._fps))
+            raw = RawSample.parse(element)
+            return list(_raw_sessions(raw, self._video(raw.video), self._fps))
         except FieldError as error:
             raise error.at(str(self.path), index) from error
 
+    def _video(self, name: str) -> VideoFile:
+        if self._video_root is not None:
+            return VideoFile.open(self._video_root / name)
+        beside = self.path.parent / name
+        return VideoFile.open(beside if beside.is_file() and not Path(name).is_file() else Path(name))
 
-def _raw_sessions(raw: RawSample, video_root: Path | None, fps: float) -> Iterator[Session]:
-    video = VideoFile.open(raw.video_at(video_root))
+
+def _raw_sessions(raw: RawSample, video: VideoFile, fps: float) -> Iterator[Session]:
     num_rounds = int(video.duration_s * fps)
     if num_rounds < 1:
         raise FieldError("video_path", f"has no frame at {fps:g} fps", str(video.path))
@@ -160,9 +170,7 @@ def _seconds_ms(value: RawTime) -> int | None:
     return None if seconds is None else max(0, 1000 * seconds)
 
 
-def _stream_sessions(sample: StreamSample, video_root: Path | None, fps: float) -> Iterator[Session]:
-    path = Path(sample.videos[0])
-    video = VideoFile.open(path if video_root is None else video_root / path)
+def _stream_sessions(sample: StreamSample, video: VideoFile, fps: float) -> Iterator[Session]:
     rounds = sample.rounds
     if len(rounds) > video.num_frames_at(fps):
         raise FieldError(

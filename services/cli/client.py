@@ -21,7 +21,7 @@ RESUME_TOKEN_KEY = "resume-token-bin"
 _MIN_BACK_OFF_S = 0.2
 _MAX_BACK_OFF_S = 5.0
 _ASK_GRACE_S = 10.0
-_OPTIONS = (
+CHANNEL_OPTIONS = (
     # A gateway that is gone without a word is noticed within 15 s. The third is what counts for one whose kernel
     # still acknowledges: gRPC's default for an unanswered ping is a minute, whatever the second says.
     ("grpc.keepalive_time_ms", 10_000),
@@ -53,7 +53,7 @@ class _Target:
     """One gateway's channel, and the services on it."""
 
     def __init__(self, address: str) -> None:
-        self.channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self.channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
         self.streams = stream_pb2_grpc.StreamServiceStub(self.channel)
         self.watches = watch_pb2_grpc.WatchServiceStub(self.channel)
         self.events = event_pb2_grpc.EventServiceStub(self.channel)

@@ -71,7 +71,11 @@ def train(
     ] = None,
     video_root: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The samples' video paths are below it.", rich_help_panel=_TUNING),
+        typer.Option(
+            metavar="DIR",
+            help="Video paths are below it. Else as they stand, or below their file's folder.",
+            rich_help_panel=_TUNING,
+        ),
     ] = None,
     fps: Annotated[
         float | None, typer.Option(help="Frames a second. Else the recipe's.", rich_help_panel=_TUNING)
@@ -207,7 +211,7 @@ def _tune(recipe: "FineTuneRecipe", files: FineTuneFiles, resume: bool, devices:
             data,
             files.output,
             devices,
-            on_finding=on_finding,
+            on_finding=on_finding if files.skip_broken else lambda finding: None,
             on_sample=lambda: progress.advance(bar),
         )
         run.read()

@@ -45,7 +45,7 @@ _ASK_DEADLINE_S = MAX_ASK_S + _UNARY_DEADLINE_S
 # Calls besides subscriptions.
 _MAX_OTHER_CALLS = 200
 _CONTROL_CHECK_S = 1.0
-_OPTIONS = (
+SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", 1024 * 1024),
     ("grpc.max_send_message_length", MAX_RECORD_BYTES + 1024 * 1024),
     # A dead client is noticed within 30 s; clients may ping every 5 s to notice a dead gateway.
@@ -53,7 +53,7 @@ _OPTIONS = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),  # without it an unanswered ping counts after a minute only
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     # A second gateway on one port is a mistake to be told, not a share of its connections.
     ("grpc.so_reuseport", 0),
 )
@@ -133,7 +133,7 @@ class Gateway:
                 ErrorInterceptor(),
                 DeadlineInterceptor(_UNARY_DEADLINE_S, {"/streamo.v1.WatchService/Ask": _ASK_DEADLINE_S}),
             ),
-            options=_OPTIONS,
+            options=SERVER_OPTIONS,
             maximum_concurrent_rpcs=gateway.max_subscribers + _MAX_OTHER_CALLS,
         )
         stream_pb2_grpc.add_StreamServiceServicer_to_server(streams, server)

@@ -150,6 +150,11 @@ def test_spans_that_are_told_move_with_the_tags(folder: Path) -> None:
 def test_broken_samples_name_file_sample_and_field(folder: Path) -> None:
     with pytest.raises(BrokenSample, match=r"samples\.json: sample 0: video_path: not found"):
         sessions_of(folder, raw([], []) | {"video_path": "none.mp4"})
+    # Without a root, a path is below the folder of its file where it is not one by itself.
+    path = folder / "samples.json"
+    path.write_text(json.dumps([raw([], [])]))
+    (session,) = SessionFile(path, None, 1.0).sessions(0)
+    assert session.video == folder / "a.mp4"
     with pytest.raises(BrokenSample, match=r"response\.0\.content"):
         sessions_of(folder, raw([], [{"content": 3}]))
     with pytest.raises(ValueError, match="fps 0"):
