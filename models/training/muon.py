@@ -32,7 +32,8 @@ class Muon(Optimizer):
         others_lr: float,
         weight_decay: float,
         momentum: float = 0.95,
-        betas: tuple[float, float] = (0.9, 0.98),
+        beta1: float = 0.9,
+        beta2: float = 0.98,
     ) -> None:
         """`weight_decay` shrinks a parameter by its part of the group's learning rate; vectors are spared."""
         matrices, others = list(matrices), list(others)
@@ -46,7 +47,19 @@ class Muon(Optimizer):
             {"params": decayed, "lr": others_lr, "weight_decay": weight_decay, "is_muon": False},
             {"params": spared, "lr": others_lr, "weight_decay": 0.0, "is_muon": False},
         ]
-        super().__init__([group for group in groups if group["params"]], {"momentum": momentum, "betas": betas})
+        settings = {"momentum": momentum, "beta1": beta1, "beta2": beta2}
+        super().__init__([group for group in groups if group["params"]], settings)
+
+    @classmethod
+    def of(cls, model: nn.Module, layers: nn.Module, **settings: float) -> Muon:
+        """For what is to be trained of `model`; matrices are the weights of linear maps in its part `layers`.
+
+        Embeddings and heads are no such matrices: of their rows each is for itself.
+        """
+        maps = [module.weight for module in layers.modules() if isinstance(module, nn.Linear)]
+        matrices = {id(weight): weight for weight in maps if weight.requires_grad}
+        others = [one for one in model.parameters() if one.requires_grad and id(one) not in matrices]
+        return cls(matrices.values(), others, **settings)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -78,7 +91,7 @@ class Muon(Optimizer):
         if not state:
             state |= {"step": 0, "mean": torch.zeros_like(grad), "square": torch.zeros_like(grad)}
         state["step"] += 1
-        beta1, beta2 = group["betas"]
+        beta1, beta2 = group["beta1"], group["beta2"]
         state["mean"].lerp_(grad, 1 - beta1)
         state["square"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         scale = math.sqrt(1 - beta2 ** state["step"])

@@ -17,7 +17,11 @@ TINY_SYSTEM_PROMPT = "Answer each frame with </Silence>, </Standby> or </Respons
 
 @dataclass(frozen=True)
 class ScratchRecipe:
-    """A model trained from nothing on the simulated place: first its vision tower alone, then all of it."""
+    """A model trained from nothing on the simulated place: first its vision tower alone, then the rest.
+
+    As in the paper the tower is frozen while the language model and the projector learn. `matrix_learning_rate` is
+    Muon's, for the matrices of layers and projector; `learning_rate` is for everything else.
+    """
 
     architecture: Architecture
     streamo: StreamoConfig
@@ -29,6 +33,7 @@ class ScratchRecipe:
     clips: ClipPlan = field(default_factory=ClipPlan)
     loss: LossConfig = field(default_factory=LossConfig)
     learning_rate: float = 1.5e-3
+    matrix_learning_rate: float = 0.02
     warmup_steps: int = 60
     weight_decay: float = 0.05
     adam_beta2: float = 0.98

@@ -19,12 +19,13 @@ from models.training.accuracy import teacher_forced_accuracy
 from models.training.checkpoints import export_checkpoint, newest_checkpoint
 from models.training.corpus import tokenizer_texts
 from models.training.dataset import Collator, Example, ExampleDataset, SampleMaker
+from models.training.muon import Muon
 from models.training.recipes import ScratchRecipe
 from models.training.scratch_model import write_random_checkpoint
 from models.training.tokenizer import train_tokenizer
 from models.training.trainer import StreamoTrainer
 from models.training.training_model import TRUTH_HEADS_FILE, TrainingModel, TruthShape
-from models.training.warm_up import SeenFramesCollator, SeenFramesDataset, WarmUpModel
+from models.training.warm_up import SeenFramesCollator, SeenFramesDataset, WarmUp, WarmUpModel
 from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat
 
@@ -125,6 +126,7 @@ class ScratchRun:
             eval_dataset=validation,
             model_dir=self._dir / "init",
             evaluation=evaluation,
+            optimizers=(self._optimizer(model, plan), None),
         )
         is_over = _run(trainer, run_dir)
         if is_over:
@@ -134,6 +136,8 @@ class ScratchRun:
     def _train_all(self) -> None:
         recipe, warmed = self._recipe, self._dir / "warmed"
         vlm, pixels = self._load(warmed)
+        vlm.model.visual.requires_grad_(False)
+        vlm.model.visual.merger.requires_grad_(True)
         dialogue = Dialogue.load(warmed, recipe.streamo.system_prompt, recipe.streamo.max_instruction_tokens)
         print(f"{sum(p.numel() for p in vlm.parameters()) / 1e6:.2f} M parameters", flush=True)
         torch.manual_seed(recipe.seed)
@@ -166,6 +170,7 @@ class ScratchRun:
             evaluation=lambda: teacher_forced_accuracy(
                 model, _batches(validation, recipe.batch_size), collator
             ),
+            optimizers=(self._optimizer(model, recipe), None),
         )
         _run(trainer, self._dir)
 
@@ -173,6 +178,17 @@ class ScratchRun:
         first = self._simulator.make_sample(0, "train", 1)
         num_tokens = self._recipe.budget.num_tokens(*first.frames.shape[1:3])
         return TruthShape(first.truth_sizes, num_tokens, self._simulator.num_placed)
+
+    def _optimizer(self, model: WarmUpModel | TrainingModel, plan: WarmUp | ScratchRecipe) -> Muon:
+        recipe = self._recipe
+        return Muon.of(
+            model,
+            model.vlm.model,
+            lr=plan.matrix_learning_rate,
+            others_lr=plan.learning_rate,
+            weight_decay=recipe.weight_decay,
+            beta2=recipe.adam_beta2,
+        )
 
     @staticmethod
     def _load(model_dir: Path) -> tuple[Qwen2_5_VLForConditionalGeneration, PixelFormat]:
@@ -185,10 +201,7 @@ class ScratchRun:
             output_dir=str(run_dir),
             per_device_train_batch_size=batch_size,
             lr_scheduler_type="cosine",
-            weight_decay=recipe.weight_decay,
-            adam_beta2=recipe.adam_beta2,
             max_grad_norm=recipe.max_grad_norm,
-            optim="adamw_torch_fused",
             use_cpu=True,
             train_sampling_strategy="sequential",  # already random; a resumed run goes on
             remove_unused_columns=False,

@@ -30,11 +30,12 @@ _FIRST_SEED = 1_000_000_000
 class WarmUp:
     """A batch is `frames_per_clip` frames, spread evenly, of `clips_per_batch` clips of `clip_rounds` rounds."""
 
-    max_steps: int = 1500
+    max_steps: int = 1000
     clips_per_batch: int = 8
     clip_rounds: int = 24
     frames_per_clip: int = 8
     learning_rate: float = 1.5e-3
+    matrix_learning_rate: float = 0.02
     warmup_steps: int = 50
     save_every_steps: int = 100
 
