@@ -89,6 +89,7 @@ def test_one_trace_leads_from_the_captured_frame_to_the_delivered_event(
         (Spans.COMMIT, "streamo-llm"),
         (Spans.DELIVER, "streamo-gateway"),
     }
+
     def whole_trace() -> list[tuple[str, object]] | None:
         for trace in collector.traces():
             if edges <= {(span.name, service) for service, span in trace}:
