@@ -34,7 +34,7 @@ SPLITS = ("train.json", "validation.json", "test.json")
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[TrueClip]]:
     folder = tmp_path_factory.mktemp("curation")
-    return folder, [make_clip(folder / "videos", seed, SECONDS, size=(84, 112)) for seed in range(NUM_CLIPS)]
+    return folder, [make_clip(folder / "videos", seed, SECONDS, size=(112, 140)) for seed in range(NUM_CLIPS)]
 
 
 @contextmanager
@@ -253,7 +253,7 @@ def test_videos_that_cannot_be_used_are_counted(clips: tuple[Path, list[TrueClip
     (videos / "a.mp4").write_bytes((folder / "videos" / "0.mp4").read_bytes())
     (videos / "again.mp4").write_bytes((folder / "videos" / "0.mp4").read_bytes())
     (videos / "broken.mp4").write_bytes(b"no video")
-    make_clip(videos, 7, 3, size=(84, 112))
+    make_clip(videos, 7, 3, size=(112, 140))
     with teacher(truth, Noise(0.0)) as stub:
         config = config_for(tmp_path / "in", tmp_path / "out", stub, tasks=("event",))
         manifest = run_curation(config).manifest
