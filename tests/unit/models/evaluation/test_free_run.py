@@ -97,7 +97,7 @@ def test_a_later_start_is_the_same_scene(source):
         assert other.rounds[0].end_ms == other.start_offset_s * 1000
         # Clouds and wind go by the clock; all else is the same.
         for picture, same in zip(first.frames(), other.frames(), strict=True):
-            assert np.corrcoef(picture.ravel(), same.ravel())[0, 1] > 0.97
+            assert np.corrcoef(picture.ravel(), same.ravel())[0, 1] > 0.95
 
 
 @pytest.mark.xfail(reason="the shipped checkpoint was trained on another world", strict=True)
@@ -147,7 +147,8 @@ def test_sensitivity_makes_it_speak_or_be_silent(served, source):
         for record in free_run(
             served.engine, served.encoder, served.dialogue, streams, sensitivity=sensitivity
         ):
-            assert all((one.state is State.SILENCE) == silent for one in record.told)
+            live = record.told[record.num_past_rounds :]
+            assert all((one.state is State.SILENCE) == silent for one in live)
 
 
 def test_silence_is_forced_on_past_rounds_alone(served, source):
