@@ -56,8 +56,9 @@ class Muon(Optimizer):
 
         Embeddings and heads are no such matrices: of their rows each is for itself.
         """
-        maps = [module.weight for module in layers.modules() if isinstance(module, nn.Linear)]
-        matrices = {id(weight): weight for weight in maps if weight.requires_grad}
+        maps = [module for module in layers.modules() if isinstance(module, nn.Linear)]
+        weights = [one for linear in maps for one in linear.parameters() if one.ndim == 2]
+        matrices = {id(weight): weight for weight in weights if weight.requires_grad}
         others = [one for one in model.parameters() if one.requires_grad and id(one) not in matrices]
         return cls(matrices.values(), others, **settings)
 

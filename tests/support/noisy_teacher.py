@@ -55,7 +55,7 @@ class TrueClip:
 
 def make_clip(folder: Path, seed: int, duration_s: int, size: tuple[int, int] = (224, 280)) -> TrueClip:
     """Writes `folder/SEED.mp4` and tells what it shows. `size` is (height, width)."""
-    script = Director(split_rng("train", seed, "curation"), "train", 0.7).script(duration_s)
+    script = Director(split_rng("train", seed, "curation"), "train", 1.3).script(duration_s)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{seed}.mp4"
     thumbs = []
