@@ -141,7 +141,7 @@ chart-schema: $(READY) ## Write the schema of the chart's values from the settin
 	@$(BIN)/python infra/chart_schema.py > charts/streamo/values.schema.json
 
 .PHONY: deploy-tools
-deploy-tools: $(READY) ## Build what test-deploy checks with: Helm, hadolint, schemas (minutes, once; needs Go)
+deploy-tools: $(READY) ## Build what test-deploy checks with: Helm, an API server, schemas (ten minutes, once; needs Go)
 	@infra/deploy-tools
 
 .PHONY: test-deploy

@@ -22,12 +22,18 @@ def rate(metric: Declared, by: str = "") -> str:
     return f"sum{grouped} (rate({name_of(metric)}[$__rate_interval]))"
 
 
-def quantile(metric: Declared, q: float) -> str:
-    return f"histogram_quantile({q}, sum by (le) (rate({name_of(metric)}_bucket[$__rate_interval])))"
+def quantile(metric: Declared, q: float, by: str = "") -> str:
+    grouped = f"le, {by}" if by else "le"
+    return f"histogram_quantile({q}, sum by ({grouped}) (rate({name_of(metric)}_bucket[$__rate_interval])))"
 
 
-def total(metric: Declared) -> str:
-    return f"sum({name_of(metric)})"
+def total(metric: Declared, by: str = "") -> str:
+    return f"sum by ({by}) ({name_of(metric)})" if by else f"sum({name_of(metric)})"
+
+
+def worst(query: str) -> str:
+    """The streams of which it says most; right after a takeover two replicas tell of one stream."""
+    return f"topk(10, max by (stream_id) ({query}) > 0)"
 
 
 def quantiles(metric: Declared) -> dict[str, str]:
@@ -69,6 +75,32 @@ def rows() -> dict[str, list[dict]]:
                 "Kept far below what is decoded is normal: the sampler leaves out what shows nothing new.",
             ),
             panel(
+                "Streams by condition",
+                "short",
+                {"{{condition}}": total(M.STREAMS, "condition")},
+                "Each stream is in one: failing (its source cannot be read), silent (no frame, and nobody said why), "
+                "shedding (frames passed over within the last minute), behind (half-way to that), ok, ended.",
+            ),
+            panel(
+                "Seconds without a frame",
+                "s",
+                {"{{stream_id}}": worst(f"{name_of(M.STREAM_SILENT_S)} > 5")},
+                "The ten longest. Which streams are named: telemetry.max_named_streams.",
+            ),
+            panel("Failing sources", "short", {"{{stream_id}}": worst(name_of(M.STREAM_FAILING))}),
+            panel(
+                "Behind",
+                "s",
+                {"{{stream_id}}": worst(name_of(M.STREAM_BEHIND_S))},
+                "Age of the oldest frame not yet decided.",
+            ),
+            panel(
+                "Frames skipped in five minutes",
+                "short",
+                {"{{stream_id}}": worst(f"delta({name_of(M.STREAM_FRAMES_SKIPPED)}[5m])")},
+                "Shed, lost or unreadable: each is named in a GAP, with its reason.",
+            ),
+            panel(
                 "Streams run, sources opened again",
                 "short",
                 {"streams": total(M.STREAMS_RUNNING), "{{reason}} a second": rate(M.RECONNECTS, "reason")},
@@ -84,11 +116,36 @@ def rows() -> dict[str, list[dict]]:
             ),
         ],
         "Where the time goes": [
+            panel(
+                "p95 by stage",
+                "ms",
+                {"{{stage}}": quantile(M.STAGE_MS, 0.95, "stage")},
+                "From capture to delivery; the stages are those of a frame's trace.",
+            ),
             panel("Capture to acknowledged record", "ms", quantiles(M.CAPTURE_MS)),
             panel("Frame to decision", "ms", quantiles(M.DECISION_MS)),
             panel("Commit", "ms", quantiles(M.COMMIT_MS)),
             panel("Engine step", "ms", quantiles(M.STEP_MS)),
             panel("Encoder batch", "ms", quantiles(M.ENCODE_MS)),
+        ],
+        "Commits and takeovers": [
+            panel(
+                "Transactions a second",
+                "ops",
+                {
+                    "committed": f"sum (rate({name_of(M.COMMIT_MS)}_count[$__rate_interval]))",
+                    "aborted": rate(M.COMMITS_ABORTED),
+                },
+            ),
+            panel(
+                "Takeovers and rebuilds so far",
+                "short",
+                {
+                    "partitions taken over": f"sum({name_of(M.TAKEOVER_MS)}_count)",
+                    "sessions rebuilt": total(M.SESSIONS_REBUILT),
+                },
+                "Each takeover fences the partition's former owner.",
+            ),
             panel("Takeover of a partition", "ms", quantiles(M.TAKEOVER_MS)),
         ],
         "The engine": [

@@ -71,6 +71,7 @@ class EventLog:
         self._states = {p: TopicPartition(topics.state, p) for p in range(settings.partitions)}
         self._history = history
         self._telemetry = telemetry
+        telemetry.start_at_zero(Metrics.SEQ_VIOLATIONS)
         self._clock_us = clock_us
         self._on_failure = on_failure
         self._lock = threading.Lock()  # of the rings, the book and the states

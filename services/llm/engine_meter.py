@@ -14,6 +14,7 @@ class EngineMeter:
         self._engine = engine
         self._telemetry = telemetry
         self._monotonic_s = monotonic_s
+        telemetry.start_at_zero(Metrics.ROUNDS_EVICTED, Metrics.SOFTMAX_DISAGREEMENTS)
         telemetry.gauge(Metrics.KV_FREE_BLOCKS, lambda: engine.stats.free_blocks)
         telemetry.gauge(Metrics.KV_HELD_BLOCKS, lambda: engine.stats.held_blocks)
         telemetry.gauge(Metrics.PINNED_PREFIXES, lambda: engine.stats.pinned_prefixes)

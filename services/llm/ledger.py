@@ -52,6 +52,15 @@ class Ledger:
         self._source_state, self._source_detail = state.source_state, state.source_detail
         self._counters.CopyFrom(state.counters)
 
+    @property
+    def source_state(self) -> SourceState:
+        return self._source_state
+
+    @property
+    def frames_skipped(self) -> int:
+        """Since the stream was added."""
+        return self._counters.frames_skipped
+
     def state(self, watches: Sequence[WatchState]) -> StreamState:
         return StreamState(
             stream_id=self.stream_id,
@@ -131,6 +140,8 @@ class Ledger:
         """The frame is handed to the watches, or there are none."""
         self.advance_to(frame.id.following)
         self.position = replace(self.position, is_begun=True)
+        # A source that gives frames is well, so that its next failure is news.
+        self._source_state, self._source_detail = SourceState.SOURCE_STATE_LIVE, ""
         self.count_kept(1, frame.num_seen)
 
     def count_kept(self, num_frames: int, num_seen: int) -> None:

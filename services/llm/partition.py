@@ -18,6 +18,7 @@ from services.llm.parts import Parts
 from services.llm.recovery import Standing
 from services.llm.session import Session
 from services.llm.stream import LoadPicture, Stream
+from services.llm.stream_health import StreamHealth
 from services.shared.control_log import ControlView
 from services.shared.kafka import trace_headers
 from services.shared.telemetry import Metrics, Spans
@@ -114,6 +115,13 @@ class Partition:
                 if of_stream == stream_id
             }
             self._stream(stream_id).restore(state, windows, standing.is_expired, view)
+        if self.num_sessions:
+            self._parts.telemetry.count(Metrics.SESSIONS_REBUILT, self.num_sessions)
+
+    def health(self) -> list[StreamHealth]:
+        """Of its streams that `control` holds."""
+        told = [stream.health() for stream in self._streams.values()]
+        return [one for one in told if one is not None]
 
     def sessions(self) -> dict[str, tuple[Stream, Session]]:
         """By the engine's session id."""
@@ -195,6 +203,7 @@ class Partition:
             self._note_committed(result)
         elif isinstance(result, Aborted):
             self._held, self._held_since_s = result.transaction, self._parts.monotonic_s()
+            self._parts.telemetry.count(Metrics.COMMITS_ABORTED)
         if not self._committer.is_idle or group.generation_id < 0 or not group.member_id:
             return
         if self.needs_takeover:

@@ -22,6 +22,7 @@ from services.llm.picture_reader import PictureReader
 from services.llm.recovery import Recovery, Takeover
 from services.llm.session import Session
 from services.llm.stream import Stream
+from services.llm.stream_health import StreamMeter
 from services.shared.checkpoints import CheckpointStore
 from services.shared.control_log import ControlReader
 from services.shared.errors import Unavailable
@@ -133,6 +134,11 @@ class Replica:
         timeout_s = self._settings.encoder.timeout_s
         self._pictures = PictureReader(self._settings.kafka, self._frame_reader, timeout_s)
         self._meter = EngineMeter(self._parts.engine, telemetry, time.monotonic)
+        telemetry.start_at_zero(
+            Metrics.COMMITS_ABORTED, Metrics.RECORDS_QUARANTINED, Metrics.SESSIONS_REBUILT
+        )
+        max_named = self._settings.telemetry.max_named_streams
+        self._stream_meter = StreamMeter(telemetry, max_named, time.monotonic)
         self._assignment = Assignment(self._settings, self._wait_idle)
         telemetry.gauge(Metrics.PARTITIONS_OWNED, lambda: len(self._partitions))
         telemetry.gauge(Metrics.SESSIONS, lambda: self._sum(lambda partition: partition.num_sessions))
@@ -182,6 +188,9 @@ class Replica:
         for number, partition in self._partitions.items():
             at_end = partition.next_offset >= self._assignment.end_of(number)
             self._moved |= partition.advance(view, at_end)
+        self._stream_meter.update(
+            one for partition in self._partitions.values() for one in partition.health()
+        )
 
     def _step(self) -> None:
         if not self._parts.engine.has_work:

@@ -20,6 +20,7 @@ from services.llm.parts import Parts
 from services.llm.picture_reader import PictureExpired
 from services.llm.roster import Roster
 from services.llm.session import PastRound, Session
+from services.llm.stream_health import Condition, StreamHealth
 from services.shared.control_log import AddedStream, ControlView, watch_key
 from services.shared.telemetry import Metrics, Spans
 from streamo.v1.event_pb2 import Reason
@@ -41,6 +42,14 @@ _LIVE_SCHEMES = ("rtsp://", "rtsps://", "http://", "https://")
 _MAX_ENCODING = 4
 # `control` is read within moments; an epoch it does not hold by then was never begun.
 _EPOCH_TIMEOUT_S = 10.0
+# How long a stream that passed frames over counts as shedding.
+_SHEDDING_S = 60.0
+_FAILING = {
+    SourceState.SOURCE_STATE_DISCONNECTED,
+    SourceState.SOURCE_STATE_AUTH_FAILED,
+    SourceState.SOURCE_STATE_NOT_FOUND,
+    SourceState.SOURCE_STATE_UNSUPPORTED,
+}
 
 
 @dataclass
@@ -79,6 +88,7 @@ class Stream:
         self._under_way: deque[Frame] = deque()
         self._shed: _Shed | None = None
         self._last_frame_s = parts.monotonic_s()
+        self._last_shed_s = -math.inf
         self._is_recording = False  # by its newest frame
         self._waiting_for_epoch_since_s: float | None = None
 
@@ -169,6 +179,29 @@ class Stream:
         if self._shed is not None:
             candidates.append(self._shed.frames[0].offset)
         return min(candidates, default=None)
+
+    def health(self) -> StreamHealth | None:
+        """None where `control` has no such stream. Silence counts from the takeover at the earliest."""
+        if self._added is None or self.ledger.removed:
+            return None
+        now_s, settings = self._parts.monotonic_s(), self._parts.settings
+        silent_s = now_s - self._last_frame_s
+        waiting = [frame.captured_at_us for frame in islice(self._under_way, 1)]
+        waiting += islice((q.item.captured_at_us for q in self._queue if isinstance(q.item, Frame)), 1)
+        behind_s = max(0.0, self._parts.wall_us() - min(waiting)) / 1e6 if waiting else 0.0
+        if self.ledger.source_state == SourceState.SOURCE_STATE_ENDED:
+            condition, silent_s = Condition.ENDED, 0.0
+        elif self.ledger.source_state in _FAILING:
+            condition = Condition.FAILING
+        elif silent_s > settings.source_lost_s:
+            condition = Condition.SILENT
+        elif now_s - self._last_shed_s < _SHEDDING_S:
+            condition = Condition.SHEDDING
+        elif self._is_live and behind_s > settings.max_lag_s / 2:
+            condition = Condition.BEHIND
+        else:
+            condition = Condition.OK
+        return StreamHealth(self.stream_id, condition, silent_s, behind_s, self.ledger.frames_skipped)
 
     def drop(self) -> None:
         """The stream has another owner: forget it without a word."""
@@ -370,6 +403,7 @@ class Stream:
             self._end_shed()
         if self._shed is None:
             self._shed = _Shed(missing)
+        self._last_shed_s = self._parts.monotonic_s()
         # Its picture is not needed any more.
         self._shed.frames.append(frame.without_picture())
         self._cancel(self._queue.popleft())

@@ -49,6 +49,8 @@ class TelemetrySettings(Section):
     # Share of kept frames that are traced.
     trace_ratio: float = Field(default=1.0, ge=0, le=1)
     metric_period_s: Positive = 10.0
+    # Streams that each LLM replica tells apart in its metrics, those in trouble first. 0: none.
+    max_named_streams: int = Field(default=100, ge=0)
 
 
 class ModelSettings(Section):

@@ -52,6 +52,9 @@ class Attributes:
 class Metrics:
     """name: (unit, what it counts). Counters end in no suffix; histograms are of milliseconds or counts."""
 
+    # Of every service
+    STAGE_MS = ("streamo.stage_ms", "ms", "Time in each stage of a frame's way; a stage is named as its span")
+    # Counters and histograms
     FRAMES_SEEN = ("streamo.ingest.frames_seen", "{frame}", "Frames decoded")
     FRAMES_KEPT = ("streamo.ingest.frames_kept", "{frame}", "Frames that the sampler kept")
     FRAMES_DROPPED = (
@@ -81,7 +84,17 @@ class Metrics:
         "Rounds decided where the best of all tokens was none of the three states'",
     )
     COMMIT_MS = ("streamo.llm.commit_ms", "ms", "One transaction")
-    TAKEOVER_MS = ("streamo.llm.takeover_ms", "ms", "Assigned partition to live")
+    COMMITS_ABORTED = (
+        "streamo.llm.commits_aborted",
+        "{transaction}",
+        "Transactions that were aborted, to be tried again",
+    )
+    SESSIONS_REBUILT = ("streamo.llm.sessions_rebuilt", "{session}", "Sessions replayed after a takeover")
+    TAKEOVER_MS = (
+        "streamo.llm.takeover_ms",
+        "ms",
+        "A partition from assigned to live; the former owner is fenced",
+    )
     CHECKPOINTS = ("streamo.llm.checkpoints", "{checkpoint}", "Redis checkpoints, by what became of them")
     EVENTS_COMMITTED = ("streamo.llm.events_committed", "{event}", "Events committed, by kind")
     EVENTS_DELIVERED = ("streamo.gateway.events_delivered", "{event}", "Events sent to subscribers")
@@ -104,6 +117,20 @@ class Metrics:
         "{prefix}",
         "Different pinned prefixes; sessions that begin alike share one",
     )
+    STREAMS = (
+        "streamo.llm.streams",
+        "{stream}",
+        "Streams that this replica owns, by condition: ok, behind, shedding, silent, failing, ended",
+    )
+    # By stream, and only of as many as telemetry.max_named_streams
+    STREAM_SILENT_S = ("streamo.llm.stream_silent_s", "s", "Since the stream's last frame")
+    STREAM_BEHIND_S = ("streamo.llm.stream_behind_s", "s", "Age of the stream's oldest frame not yet decided")
+    STREAM_FRAMES_SKIPPED = (
+        "streamo.llm.stream_frames_skipped",
+        "{frame}",
+        "Frames of the stream named in gaps since it was added",
+    )
+    STREAM_FAILING = ("streamo.llm.stream_failing", "1", "1 where the stream's source cannot be read, else 0")
     PENDING_FRAMES = ("streamo.llm.pending_frames", "{frame}", "Frames read but not yet decided")
     SUBSCRIBERS = ("streamo.gateway.subscribers", "{subscriber}", "Open subscriptions")
 
@@ -151,6 +178,11 @@ class Telemetry:
             self._counters[name] = self._meter.create_counter(name, unit, description)
         self._counters[name].add(amount, attributes)
 
+    def start_at_zero(self, *declared: Declared) -> None:
+        """For counters without attributes whose first count must be seen: Prometheus sees no rise from nothing to 1."""
+        for one in declared:
+            self.count(one, 0)
+
     def record(self, declared: Declared, value: float, **attributes: str) -> None:
         name, unit, description = declared
         if name not in self._histograms:
@@ -159,9 +191,15 @@ class Telemetry:
 
     def gauge(self, declared: Declared, read: Callable[[], float]) -> None:
         """`read` is called at each export, in the exporter's thread."""
+        self.gauge_by(declared, "", lambda: [("", read())])
+
+    def gauge_by(
+        self, declared: Declared, attribute: str, read: Callable[[], Iterable[tuple[str, float]]]
+    ) -> None:
+        """As `gauge`, with a value for each value of the attribute; there must never be many."""
 
         def observe(_: CallbackOptions) -> Iterable[Observation]:
-            return [Observation(float(read()))]
+            return [Observation(float(value), {attribute: of} if attribute else None) for of, value in read()]
 
         name, unit, description = declared
         self._meter.create_observable_gauge(name, [observe], unit, description)
@@ -177,8 +215,10 @@ class Telemetry:
     ) -> Context:
         """Records a span that is already over, times in Unix microseconds; the context of the span, to go on from.
 
-        Attribute names are given by the keys of `Attributes`, in lower case: `stream_id=...`.
+        Its length also counts in STAGE_MS, whether the trace is sampled or not. Attribute names are given by the
+        keys of `Attributes`, in lower case: `stream_id=...`.
         """
+        self.record(Metrics.STAGE_MS, max(0, end_us - start_us) / 1000, stage=name)
         named = {getattr(Attributes, key.upper()): value for key, value in attributes.items()}
         span = self.tracer.start_span(
             name, context=parent, kind=kind, attributes=named, start_time=start_us * 1000

@@ -43,13 +43,13 @@ def test_every_declared_metric_is_on_the_board_and_no_other():
 
 
 def test_alerts_ask_for_declared_metrics_and_have_a_runbook():
-    text = (ROOT / "docs/deployment.md").read_text()
+    text = (ROOT / "docs/operations.md").read_text()
     anchors = {title.strip().lower() for title in re.findall(r"^#+ (.*)$", text, re.M)}
     for rule in rules():
         assert used_in(rule["expr"]), rule["alert"]
         assert used_in(rule["expr"]) <= DECLARED, rule["alert"]
         page, _, anchor = rule["annotations"]["runbook"].partition("#")
-        assert page == "docs/deployment.md"
+        assert page == "docs/operations.md"
         assert anchor in anchors, rule["alert"]
 
 

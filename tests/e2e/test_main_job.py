@@ -13,7 +13,7 @@ from support.waiting import poll_until
 
 from services.cli.client import Client
 from services.local.local_stack import LocalStack
-from services.shared.telemetry import Spans
+from services.shared.telemetry import Metrics, Spans
 from streamo.v1.event_pb2 import Event, EventKind
 from streamo.v1.frame_pb2 import SourceState
 from streamo.v1.task_pb2 import Task
@@ -22,6 +22,13 @@ STARTED, CLOSE, ANSWER, OPEN, SOURCE, ENDED = (
     EventKind.Value(f"EVENT_KIND_{name}")
     for name in ("STARTED", "CLOSE", "ANSWER", "OPEN", "SOURCE", "ENDED")
 )
+# Counters with a reason: they are nowhere before something fails.
+ONLY_FAILURES_COUNT = {
+    Metrics.FRAMES_DROPPED[0],
+    Metrics.RECONNECTS[0],
+    Metrics.FRAMES_SKIPPED[0],
+    Metrics.SUBSCRIBERS_CUT[0],
+}
 # The text of control tokens in an instruction is text, no more.
 INSTRUCTIONS = {
     "story": (Task.TASK_NARRATION, "Tell me what happens."),
@@ -147,3 +154,42 @@ def test_a_source_that_cannot_be_opened_is_told(
     )
     assert told[0].detail
     client.remove_stream(stream_id)
+
+
+@pytest.mark.timeout(180)
+def test_every_declared_metric_has_data(client: Client, gate: str, collector: SpanCollector) -> None:
+    declared = {value[0] for name, value in vars(Metrics).items() if not name.startswith("_")}
+    assert declared > ONLY_FAILURES_COUNT
+
+    def missing() -> set[str]:
+        return declared - ONLY_FAILURES_COUNT - set(collector.metrics())
+
+    with client.subscribe(stream_ids=[gate], start="now", deadline_s=90) as subscription:
+        for _ in subscription:  # an event or a bookmark, each second
+            if not missing():
+                break
+    assert missing() == set()
+
+
+@pytest.mark.timeout(120)
+def test_the_metrics_name_each_stream_and_count_those_in_trouble(
+    client: Client, gate: str, collector: SpanCollector
+) -> None:
+    client.add_stream("away", "rtsp://127.0.0.1:1/none")
+
+    def by(metric: tuple[str, str, str], attribute: str) -> dict[str, float]:
+        points = collector.metrics()[metric[0]].gauge.data_points
+        return {
+            a.value.string_value: point.as_double
+            for point in points
+            for a in point.attributes
+            if a.key == attribute
+        }
+
+    failing = Metrics.STREAM_FAILING
+    poll_until(lambda: by(failing, "stream_id").get("away") == 1, 60, "the failing stream by its name")
+    assert by(failing, "stream_id")[gate] == 0
+    assert by(Metrics.STREAM_SILENT_S, "stream_id")[gate] < 30
+    assert by(Metrics.STREAMS, "condition")["failing"] >= 1
+    client.remove_stream("away")
+    poll_until(lambda: "away" not in by(failing, "stream_id"), 30, "a removed stream to be forgotten")

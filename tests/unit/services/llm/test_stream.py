@@ -540,3 +540,61 @@ def test_a_window_whose_reply_is_lost_starts_empty_and_is_counted():
     gate.world.finish()
     events = gate.world.events(GATE)
     assert events[-1].event_id == events[-2].event_id  # what was open is closed all the same
+
+
+def condition(gate: Gate) -> str:
+    (health,) = gate.world.partition.health()
+    return health.condition.value
+
+
+def test_a_stream_says_which_trouble_it_is_in():
+    gate = Gate(max_lag_s=10.0, source_lost_s=30.0)
+    gate.watch()
+    gate.frames(SILENCE)
+    gate.finish()
+    assert condition(gate) == "ok"
+    gate.world.now_us += 31_000_000
+    assert condition(gate) == "silent"
+    gate.status(SourceState.SOURCE_STATE_DISCONNECTED, num_kept=gate.seq)
+    gate.finish()
+    assert condition(gate) == "failing"
+    gate.begin_epoch()
+    gate.frames(SILENCE)
+    gate.finish()
+    assert condition(gate) == "ok"
+    # A frame that is not yet decided grows old.
+    gate.frames(SILENCE)
+    gate.world.now_us += 6_000_000
+    gate.world.receive(1)
+    assert condition(gate) == "behind"
+    gate.world.now_us += 6_000_000
+    gate.frames(SILENCE)
+    gate.finish()
+    assert condition(gate) == "shedding"
+    (health,) = gate.world.partition.health()
+    assert health.frames_skipped == 1
+    gate.world.remove_stream(GATE)
+    gate.world.advance()
+    assert gate.world.partition.health() == []
+
+
+def test_a_recording_that_was_read_to_its_end_is_in_no_trouble():
+    gate = Gate("/videos/gate.mp4", is_recording=True)
+    gate.watch()
+    gate.frames(SILENCE)
+    gate.status(SourceState.SOURCE_STATE_ENDED, num_kept=1)
+    gate.finish()
+    gate.world.now_us += 3_600_000_000
+    assert condition(gate) == "ended"
+
+
+def test_a_source_that_came_back_is_live_and_its_next_failure_is_told():
+    gate = Gate()
+    for _ in range(2):
+        gate.frames(SILENCE)
+        gate.finish()
+        assert gate.world.state(GATE).source_state == SourceState.SOURCE_STATE_LIVE
+        gate.status(SourceState.SOURCE_STATE_DISCONNECTED, num_kept=gate.seq)
+        gate.begin_epoch()
+    gate.finish()
+    assert kinds(gate.world.events(GATE)).count("SOURCE") == 2

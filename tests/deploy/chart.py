@@ -1,0 +1,81 @@
+"""The chart rendered by Helm, for each profile, as data."""
+
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts/streamo"
+TOOLS = ROOT / ".cache/deploy-tools"
+HELM = TOOLS / "bin/helm"
+APIS = ("ray.io/v1", "kafka.strimzi.io/v1", "monitoring.coreos.com/v1")
+GIVEN = ("kafka.bootstrapServers=kafka.example:9092", "redisUrl.existingSecret=redis-url")
+PROFILES = {
+    "default": ((), GIVEN),
+    "dev": (("dev",), ()),
+    "prod": (("prod",), (*GIVEN, "cameras.allowedCIDRs={10.1.0.0/16}")),
+    "gpu": (("prod", "gpu"), (*GIVEN, "checkpoint.volume.persistentVolumeClaim.claimName=models")),
+}
+
+needs_helm = pytest.mark.skipif(not HELM.exists(), reason="no Helm: make deploy-tools")
+
+
+def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([HELM, *arguments], capture_output=True, text=True, timeout=60)
+
+
+def values_of(profile: str) -> list[str]:
+    files, given = PROFILES[profile]
+    arguments = [text for name in files for text in ("--values", str(CHART / f"values-{name}.yaml"))]
+    return arguments + [text for value in given for text in ("--set", value)]
+
+
+def template(*arguments: str, apis: tuple[str, ...] = APIS) -> subprocess.CompletedProcess[str]:
+    known = [text for api in apis for text in ("--api-versions", api)]
+    return helm("template", "streamo", str(CHART), "--kube-version", "1.33.0", *known, *arguments)
+
+
+@cache
+def objects(profile: str) -> list[dict]:
+    done = template(*values_of(profile))
+    assert done.returncode == 0, done.stderr
+    return [one for one in yaml.safe_load_all(done.stdout) if one]
+
+
+def of_kind(profile: str, kind: str) -> list[dict]:
+    return [one for one in objects(profile) if one["kind"] == kind]
+
+
+def named(profile: str, kind: str, name: str) -> dict:
+    return next(one for one in of_kind(profile, kind) if one["metadata"]["name"] == name)
+
+
+def pods(profile: str) -> dict[str, dict]:
+    """name: template, of everything that becomes pods."""
+    found = {}
+    for one in objects(profile):
+        name = one["metadata"]["name"]
+        if one["kind"] in ("Deployment", "Job"):
+            found[name] = one["spec"]["template"]
+        elif one["kind"] == "Pod":
+            found[name] = one
+        elif one["kind"] == "RayService":
+            cluster = one["spec"]["rayClusterConfig"]
+            found["ray-head"] = cluster["headGroupSpec"]["template"]
+            for group in cluster["workerGroupSpecs"]:
+                found[f"ray-worker-{group['groupName']}"] = group["template"]
+    return found
+
+
+def containers(profile: str) -> list[tuple[str, dict]]:
+    return [(name, one) for name, pod in pods(profile).items() for one in pod["spec"]["containers"]]
+
+
+def settings_of(profile: str) -> dict[str, str]:
+    return named(profile, "ConfigMap", "streamo")["data"]
+
+
+profiles = pytest.mark.parametrize("profile", PROFILES)
