@@ -90,6 +90,10 @@ test-slow: $(READY) ## The tests that take minutes each
 bench-engine: $(READY) ## Measure the engine, and write docs/benchmarks/engine.md (ten minutes on two quiet cores)
 	@$(BIN)/python -m tests.bench.engine_bench
 
+.PHONY: scaling-plan
+scaling-plan: $(READY) ## Compute what 100, 1,000 and 10,000 cameras take, and write docs/benchmarks/scaling.md
+	@PYTHONPATH=tests $(BIN)/python -m tests.bench.scaling_plan
+
 .PHONY: test-unit
 test-unit: $(READY) ## The tests that start nothing
 	@$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile tests/unit tests/architecture
@@ -137,8 +141,13 @@ board: $(READY) ## Write Grafana's board from the declared metrics
 	@$(BIN)/python infra/observability/board.py > charts/streamo/files/board.json
 
 .PHONY: chart-schema
-chart-schema: $(READY) ## Write the schema of the chart's values from the settings
+chart-schema: $(READY) ## Write the schema of the chart's values from the settings, and the table of all values
 	@$(BIN)/python infra/chart_schema.py > charts/streamo/values.schema.json
+	@$(BIN)/python infra/chart_docs.py > charts/streamo/VALUES.md
+
+.PHONY: chart-golden
+chart-golden: $(READY) ## Write down how the chart renders in each profile, to be looked at in a diff (needs deploy-tools)
+	@$(BIN)/python -m tests.deploy.golden
 
 .PHONY: deploy-tools
 deploy-tools: $(READY) ## Build what test-deploy checks with: Helm, an API server, schemas (ten minutes, once; needs Go)

@@ -33,9 +33,13 @@ def values_of(profile: str) -> list[str]:
     return arguments + [text for value in given for text in ("--set", value)]
 
 
+def known(apis: tuple[str, ...]) -> list[str]:
+    """To be told to Helm where there is no cluster to ask."""
+    return [text for api in apis for text in ("--api-versions", api)]
+
+
 def template(*arguments: str, apis: tuple[str, ...] = APIS) -> subprocess.CompletedProcess[str]:
-    known = [text for api in apis for text in ("--api-versions", api)]
-    return helm("template", "streamo", str(CHART), "--kube-version", "1.33.0", *known, *arguments)
+    return helm("template", "streamo", str(CHART), "--kube-version", "1.33.0", *known(apis), *arguments)
 
 
 @cache

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import typer
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
+from services.cli.main import app as cli
 from services.shared.settings import PREFIX, Settings
 from services.shared.topics import MAX_RECORD_BYTES
+from tests.deploy import golden
 from tests.deploy.chart import (
     APIS,
     CHART,
@@ -24,6 +27,7 @@ from tests.deploy.chart import (
     TOOLS,
     containers,
     helm,
+    known,
     named,
     needs_helm,
     objects,
@@ -50,6 +54,78 @@ def test_the_schema_is_what_its_source_makes():
         [sys.executable, "infra/chart_schema.py"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert made.stdout == (CHART / "values.schema.json").read_text()
+
+
+def test_the_table_of_values_is_what_its_source_makes():
+    made = subprocess.run(
+        [sys.executable, "infra/chart_docs.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert made.stdout == (CHART / "VALUES.md").read_text()
+
+
+def values_with(path: tuple[str, ...], value: object) -> dict:
+    """The chart's values with one replaced or added."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    inner = values
+    for name in path[:-1]:
+        inner = inner.setdefault(name, {})
+    inner[path[-1]] = value
+    return json.loads(json.dumps(values))
+
+
+@cache
+def validator() -> jsonschema.Draft7Validator:
+    return jsonschema.Draft7Validator(json.loads((CHART / "values.schema.json").read_text()))
+
+
+def closed_objects(schema: dict, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if "$ref" in schema:
+        schema = validator().schema["definitions"][schema["$ref"].rsplit("/", 1)[-1]]
+    if schema.get("additionalProperties") is not False:
+        return []
+    inner = [one for name, of in schema["properties"].items() for one in closed_objects(of, (*path, name))]
+    return [path, *inner]
+
+
+def test_no_block_of_values_takes_a_name_that_it_does_not_know():
+    assert not list(validator().iter_errors(values_with(("nameOverride",), "")))
+    blocks = closed_objects(validator().schema)
+    assert len(blocks) > 50
+    for block in blocks:
+        errors = list(validator().iter_errors(values_with((*block, "no_such_value"), 1)))
+        assert ["'no_such_value' was unexpected" in error.message for error in errors] == [True], block
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        ("ingest.replicas", 0),
+        ("ingest.replicas", "two"),
+        ("gateway.autoscaling.targetCPUUtilizationPercentage", 101),
+        ("gateway.terminationGracePeriodSeconds", -1),
+        ("rayWorker.resources.limits", ["nvidia.com/gpu"]),
+        ("rayWorker.tolerations", {}),
+        ("kafka.mode", "embedded"),
+        ("kafka.port", 0),
+        ("kafka.strimzi.nodes", 0),
+        ("cameras.ports", []),
+        ("cameras.ports", [70000]),
+        ("telemetry.otlpEndpoint", "collector"),
+        ("telemetry.tracesEndpoint", "tempo"),
+        ("monitoring.board", "yes"),
+        ("ray.auth.mode", "none"),
+        ("image.pullPolicy", "Sometimes"),
+        ("settings.llm.attention", "flash"),
+        ("settings.model.num_threads", 0),
+        ("settings.telemetry.trace_ratio", 1.5),
+        ("settings.ingest.pixel_format", "png"),
+    ],
+)
+def test_a_value_of_a_wrong_kind_or_out_of_bounds_is_refused_where_it_stands(path: str, wrong: object):
+    names = tuple(path.split("."))
+    errors = list(validator().iter_errors(values_with(names, wrong)))
+    assert errors
+    assert all(tuple(error.absolute_path)[: len(names)] == names for error in errors)
 
 
 @needs_helm
@@ -486,3 +562,26 @@ def test_components_have_one_shape_and_every_value_is_documented():
             assert f"`{key}`" in text, key
     for key in components[0]:
         assert f"`{key}`" in text, key
+
+
+@needs_helm
+@profiles
+def test_the_chart_renders_as_written_down(profile: str):
+    """A change of the chart shows what it changes: `make chart-golden`, and look at the diff."""
+    assert golden.render(profile) == golden.path(profile).read_text()
+
+
+@needs_helm
+@pytest.mark.parametrize("profile", ["dev", "prod"])
+def test_the_notes_tell_the_next_three_commands(profile: str):
+    notes = helm("install", "streamo", str(CHART), "--dry-run=client", *values_of(profile), *known(APIS))
+    assert notes.returncode == 0, notes.stderr
+    told = notes.stdout.split("NOTES:")[1]
+    # The commands are of a program, Service and Deployment that are there.
+    assert "port-forward deploy/streamo-gateway 50051" in told
+    named(profile, "Deployment", "streamo-gateway")
+    commands = set(typer.main.get_command(cli).commands)
+    for command in re.findall(r"streamo (\w+) ?", told.split("3. Watch a camera:")[1]):
+        assert command in commands, command
+    assert ("rtsp://streamo-camera:8554/gate" in told) == (profile == "dev")
+    assert ("cannot reach any camera" in told) is False
