@@ -6,8 +6,10 @@ replicas is simulated; everything else stands in `Assumed`, and is written out w
 
 from __future__ import annotations
 
+import heapq
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -137,7 +139,21 @@ def fullest(num_streams: int, num_partitions: int, num_replicas: int, seed: int)
     return int(np.bincount(partitions % num_replicas, minlength=num_replicas).max())
 
 
-def replicas_for(num_streams: int, streams_each: int, num_partitions: int) -> int | None:
+def fullest_by_weight(num_streams: int, num_partitions: int, num_replicas: int, seed: int) -> int:
+    """As `fullest`, were partitions dealt out by their streams, the fullest first, each to the emptiest replica."""
+    partitions = np.random.default_rng(seed).integers(num_partitions, size=num_streams)
+    loads = [0] * num_replicas
+    for streams in sorted(np.bincount(partitions, minlength=num_partitions).tolist(), reverse=True):
+        heapq.heapreplace(loads, loads[0] + streams)
+    return max(loads)
+
+
+def replicas_for(
+    num_streams: int,
+    streams_each: int,
+    num_partitions: int,
+    fullest: Callable[[int, int, int, int], int] = fullest,
+) -> int | None:
     """The fewest replicas of which none has more streams than it can carry, for each of ten draws of ids."""
     for count in range(math.ceil(num_streams / streams_each), num_partitions + 1):
         if all(fullest(num_streams, num_partitions, count, seed) <= streams_each for seed in range(10)):
@@ -145,27 +161,26 @@ def replicas_for(num_streams: int, streams_each: int, num_partitions: int) -> in
     return None
 
 
-def partitions_for(num_streams: int, streams_each: int) -> tuple[int, int]:
-    """(partitions, replicas): the fewest replicas, and the fewest partitions with which they are enough."""
-    tries = {
-        count: found
-        for count in (8, 16, 32, 64, 128, 256, 512, MAX_PARTITIONS)
-        if (found := replicas_for(num_streams, streams_each, count)) is not None
-    }
-    if not tries:
-        raise ValueError(
-            f"{num_streams} streams of {streams_each} a replica need over {MAX_PARTITIONS} partitions"
-        )
-    fewest = min(tries.values())
-    # A tenth more replicas is worth half the partitions.
-    partitions = next(count for count, found in tries.items() if found <= math.ceil(1.1 * fewest))
-    return partitions, tries[partitions]
+def partitions_for(num_streams: int, streams_each: int) -> int:
+    """Four or more for each replica, so that there is something to deal out evenly, as far as there may be as many."""
+    wanted = 4 * math.ceil(num_streams / streams_each)
+    return next((count for count in (8, 16, 32, 64, 128, 256, 512) if count >= wanted), MAX_PARTITIONS)
 
 
-def row(num_streams: int, can: Replica, sizes: RecordSizes, at: Assumed, seen: Measured) -> dict[str, str]:
+def row(
+    num_streams: int, can: Replica, shape: Shape, sizes: RecordSizes, at: Assumed, seen: Measured
+) -> dict[str, str]:
     streams_each = max(1, can.sessions // at.watches)
-    partitions, replicas = partitions_for(num_streams, streams_each)
+    partitions = partitions_for(num_streams, streams_each)
+    replicas = replicas_for(num_streams, streams_each, partitions)
+    if replicas is None:
+        raise ValueError(
+            f"{num_streams} streams, {streams_each} a replica: {partitions} partitions are too few"
+        )
+    by_weight = replicas_for(num_streams, streams_each, partitions, fullest_by_weight)
     frames_s = num_streams * seen.kept_fps
+    # float32, as the encoder hands them on
+    embedding_bytes = 4 * shape.grid[0] * shape.grid[1] * shape.text["hidden_size"]
     events_s = num_streams * at.watches * seen.events_s
     # A commit at each event, else each second; it writes every stream of the partition that had a frame meanwhile.
     commits_s = partitions * max(1.0, events_s / partitions)
@@ -183,7 +198,8 @@ def row(num_streams: int, can: Replica, sizes: RecordSizes, at: Assumed, seen: M
     return {
         "partitions": f"{partitions:,}",
         "GPUs, each a worker with one replica of encoder and LLM": f"{replicas:,}",
-        "… without skew": f"{math.ceil(num_streams / streams_each):,}",
+        "… were partitions dealt out by their streams": f"{by_weight:,}",
+        "… without any skew": f"{math.ceil(num_streams / streams_each):,}",
         "ingest workers of 64 streams": f"{math.ceil(num_streams / 64):,}",
         "ingest, cores": f"{ingest_cores:,.0f}",
         "from the cameras": f"{num_streams * at.camera_mbits / 1000:,.1f} Gbit/s",
@@ -193,6 +209,7 @@ def row(num_streams: int, can: Replica, sizes: RecordSizes, at: Assumed, seen: M
         "written to disks, three copies, JPEG": f"{written_mbs:,.0f} MB/s",
         "brokers": f"{brokers}",
         "frames of six hours, three copies": f"{disk_tb:,.2f} TB",
+        "encoder to LLM, a worker": f"{frames_s / replicas * embedding_bytes / 1e6:,.0f} MB/s",
         "events a second": f"{events_s:,.0f}",
         "transactions a second": f"{commits_s:,.0f}",
         "state records and Redis SETs a second": f"{states_s:,.0f}",
@@ -221,7 +238,7 @@ def write() -> str:
         for rounds in (30, 60, 120)
     }
     can = cans["Qwen2.5-VL-7B", at.window_rounds]
-    plans = {count: row(count, can, sizes, at, seen) for count in FLEETS}
+    plans = {count: row(count, can, shape, sizes, at, seen) for count in FLEETS}
     skew = [
         [
             f"{partitions:,}",
