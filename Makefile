@@ -140,6 +140,10 @@ lock: $(READY) ## Resolve dependencies anew into requirements.lock and infra/old
 board: $(READY) ## Write Grafana's board from the declared metrics
 	@$(BIN)/python infra/observability/board.py > charts/streamo/files/board.json
 
+.PHONY: board-picture
+board-picture: $(READY) ## Run a local stack for two minutes and draw the board's panels into docs/images/board.png
+	@PYTHONPATH=tests $(BIN)/python -m tests.bench.board_picture
+
 .PHONY: chart-schema
 chart-schema: $(READY) ## Write the schema of the chart's values from the settings, and the table of all values
 	@$(BIN)/python infra/chart_schema.py > charts/streamo/values.schema.json

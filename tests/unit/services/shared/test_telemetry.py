@@ -43,6 +43,25 @@ def test_metrics_leave_with_their_declared_names(collector):
     assert sent[Metrics.SESSIONS[0]].gauge.data_points[0].as_double == 5
 
 
+def test_the_time_in_a_stage_counts_whether_its_trace_is_sampled_or_not(collector):
+    settings = TelemetrySettings(otlp_endpoint=collector.endpoint, trace_ratio=0.0)
+    telemetry = Telemetry("test", settings)
+    telemetry.span(Spans.RECEIVE, 1_000, 4_000, None)
+    telemetry.span(Spans.RECEIVE, 4_000, 1_000, None)  # clocks of two machines
+    telemetry.close()
+    assert collector.traces() == []
+    (point,) = collector.metrics()[Metrics.STAGE_MS[0]].histogram.data_points
+    assert (point.count, point.sum) == (2, 3.0)
+    assert [(a.key, a.value.string_value) for a in point.attributes] == [("stage", Spans.RECEIVE)]
+
+
+def test_a_counter_that_starts_at_zero_is_there_before_its_first_count(collector):
+    telemetry = Telemetry("test", TelemetrySettings(otlp_endpoint=collector.endpoint))
+    telemetry.start_at_zero(Metrics.SEQ_VIOLATIONS)
+    telemetry.close()
+    assert collector.metrics()[Metrics.SEQ_VIOLATIONS[0]].sum.data_points[0].as_int == 0
+
+
 def test_without_an_endpoint_nothing_leaves_and_nothing_breaks():
     telemetry = Telemetry("test", TelemetrySettings())
     context = telemetry.span(Spans.CAPTURE, 1, 2, None, stream_id="gate")
