@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import av
 import numpy as np
+from matplotlib import cbook, pyplot
 from support.llm_world import TOPICS, World
 from support.scripted_engine import SIZE, picture
 
@@ -25,8 +26,8 @@ STREAM_ID = "camera-000001"
 # Key, trace header and a record's own fields in a batch; the batch's header, one record a batch.
 _RECORD_BYTES = len(STREAM_ID) + len("traceparent") + 55 + 10
 _BATCH_BYTES = 61
-# Of a camera's sensor, in steps of 255: what a scene that is drawn lacks, and JPEG pays for.
-_NOISE = 6.0
+# A photograph that comes with matplotlib: a drawn scene is far easier on JPEG than what a camera sees.
+_PHOTO = "grace_hopper.jpg"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class RecordSizes:
 
     frame_raw: int
     frame_jpeg_drawn: int
-    frame_jpeg_noisy: int
+    frame_jpeg_photo: int
     event: int
     state: int
     checkpoint: int
@@ -45,14 +46,13 @@ def measure(
     frame_hw: tuple[int, int], window_rounds: int, response_share: float, reply_tokens: int
 ) -> RecordSizes:
     """`frame_hw` is the model's frame. Replies have `reply_tokens` ids as large as those of a vocabulary of 150,000."""
-    noise = np.random.default_rng(1).normal(0.0, _NOISE, (720, 1280, 3))
-    drawn = SceneSource(7).picture(20_000, 720, 1280)
-    noisy = np.clip(drawn + noise, 0, 255).astype(np.uint8)
+    drawn = SceneSource(7).picture(20_000, 720, 1440)
+    photo = pyplot.imread(cbook.get_sample_data(_PHOTO, asfileobj=False))[100:356]  # 2 to 1, as the model's frame
     event, state, checkpoint = _of_a_session(window_rounds, response_share, reply_tokens)
     return RecordSizes(
         _frame(drawn, frame_hw, "rgb24"),
         _frame(drawn, frame_hw, "jpeg"),
-        _frame(noisy, frame_hw, "jpeg"),
+        _frame(photo, frame_hw, "jpeg"),
         event,
         state,
         checkpoint,

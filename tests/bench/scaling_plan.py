@@ -185,7 +185,7 @@ def row(
     # A commit at each event, else each second; it writes every stream of the partition that had a frame meanwhile.
     commits_s = partitions * max(1.0, events_s / partitions)
     states_s = min(frames_s, num_streams * max(1.0, events_s / partitions))
-    jpeg_mbs = frames_s * sizes.frame_jpeg_noisy / 1e6
+    jpeg_mbs = frames_s * sizes.frame_jpeg_photo / 1e6
     written_mbs = 3 * (jpeg_mbs + (events_s * sizes.event + states_s * sizes.state) / 1e6)
     brokers = max(3, math.ceil(written_mbs / at.broker_mbs))
     disk_tb = 3 * jpeg_mbs * 6 * 3600 / 1e6
@@ -272,7 +272,7 @@ def write() -> str:
         ),
         f"Records are those of a frame of {shape.frame_hw[1]}x{shape.frame_hw[0]} pixels and of one watch with a full "
         f"window of {at.window_rounds} rounds, serialised by the services' code, with Kafka's own bytes. \"Drawn\" "
-        'is a simulated scene, "noisy" the same with a sensor\'s noise; the plan takes the noisy one.',
+        'is a simulated scene, "photo" a photograph; the plan takes that.',
         "## Assumed or published",
         table(["what", "value"], [[field.name, f"{getattr(at, field.name):,}"] for field in fields(at)]),
         "## One GPU, derived",
