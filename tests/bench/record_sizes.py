@@ -47,7 +47,9 @@ def measure(
 ) -> RecordSizes:
     """`frame_hw` is the model's frame. Replies have `reply_tokens` ids as large as those of a vocabulary of 150,000."""
     drawn = SceneSource(7).picture(20_000, 720, 1440)
-    photo = pyplot.imread(cbook.get_sample_data(_PHOTO, asfileobj=False))[100:356]  # 2 to 1, as the model's frame
+    photo = pyplot.imread(cbook.get_sample_data(_PHOTO, asfileobj=False))[
+        100:356
+    ]  # 2 to 1, as the model's frame
     event, state, checkpoint = _of_a_session(window_rounds, response_share, reply_tokens)
     return RecordSizes(
         _frame(drawn, frame_hw, "rgb24"),

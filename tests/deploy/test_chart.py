@@ -27,7 +27,6 @@ from tests.deploy.chart import (
     TOOLS,
     containers,
     helm,
-    known,
     named,
     needs_helm,
     objects,
@@ -65,12 +64,13 @@ def test_the_table_of_values_is_what_its_source_makes():
 
 def values_with(path: tuple[str, ...], value: object) -> dict:
     """The chart's values with one replaced or added."""
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    # Through JSON, since what YAML's anchors name is one object in several places.
+    values = json.loads(json.dumps(yaml.safe_load((CHART / "values.yaml").read_text())))
     inner = values
     for name in path[:-1]:
         inner = inner.setdefault(name, {})
     inner[path[-1]] = value
-    return json.loads(json.dumps(values))
+    return dict(values)
 
 
 @cache
@@ -574,7 +574,11 @@ def test_the_chart_renders_as_written_down(profile: str):
 @needs_helm
 @pytest.mark.parametrize("profile", ["dev", "prod"])
 def test_the_notes_tell_the_next_three_commands(profile: str):
-    notes = helm("install", "streamo", str(CHART), "--dry-run=client", *values_of(profile), *known(APIS))
+    # Notes come with an install alone, which cannot be told of operators without a cluster: leave out what needs one.
+    without = ("rayWorker.enabled=false", "kafka.mode=external", "kafka.bootstrapServers=kafka:9092")
+    without += ("monitoring.serviceMonitor=false", "monitoring.prometheusRule=false")
+    given = [text for value in without for text in ("--set", value)]
+    notes = helm("install", "streamo", str(CHART), "--dry-run=client", *values_of(profile), *given)
     assert notes.returncode == 0, notes.stderr
     told = notes.stdout.split("NOTES:")[1]
     # The commands are of a program, Service and Deployment that are there.
