@@ -48,7 +48,7 @@ def record(store: MetricStore, duration_s: float) -> None:
         }
     )
     with tempfile.TemporaryDirectory() as directory, LocalStack(Path(directory), settings) as stack:
-        stack.start_cameras(["--port", "0", "--streams", "gate=21", "yard=22"])
+        stack.start_cameras(["--port", "0", "--streams", "gate=18", "yard=183"])
         assert stack.cameras is not None
         with Client(stack.gateway_address) as client:
             for camera in stack.cameras.cameras:
