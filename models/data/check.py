@@ -11,7 +11,7 @@ from models.data.image_format import ImageSample
 from models.data.json_array import read_json_array
 from models.data.raw_sample import RawSample
 from models.data.stream_format import StreamSample, frame_rounds
-from models.data.video_file import VideoFile
+from models.data.video_file import VideoFile, find_video
 from models.vlm.state import State
 
 CLASS_BALANCED_BETA = 0.9999
@@ -70,13 +70,21 @@ class DataStatistics:
 class DataCheck:
     """Goes through a file of any of the three formats.
 
-    A raw file's videos are looked for below `video_root`, and their rounds made at `fps`; an image file's pictures
-    are looked for. With `open_videos` False neither is, and of a raw file states and durations stay empty.
+    A raw file's videos are looked for below `video_root`, by default as they stand or beside the file, and their
+    rounds made at `fps`; an image file's pictures are looked for. With `open_videos` False neither is, and of a raw
+    file states and durations stay empty. With `decode` every video of a raw or stream file is read to its end.
     """
 
-    def __init__(self, video_root: Path | None = None, fps: float = 1.0, open_videos: bool = True) -> None:
+    def __init__(
+        self,
+        video_root: Path | None = None,
+        fps: float = 1.0,
+        open_videos: bool = True,
+        decode: bool = False,
+    ) -> None:
         if not 0 < fps < float("inf"):
             raise ValueError(f"fps {fps}: must be above 0")
+        self._decode = decode
         self._video_root = video_root
         self._fps = fps
         self._open_videos = open_videos
@@ -117,6 +125,8 @@ class DataCheck:
         else:
             sample = StreamSample.parse(element)
             video = sample.videos[0]
+            if self._decode:
+                self._video(find_video(video, Path(file), self._video_root))
         rounds = sample.rounds
         asked = sum(bool(turn.question) for turn in rounds)
         told = [turn.text for turn in rounds if turn.state is State.RESPONSE]
@@ -129,10 +139,8 @@ class DataCheck:
         raw = RawSample.parse(element)
         findings: list[Finding] = []
         if self._open_videos:
-            path = raw.video_at(self._video_root)
-            if path not in self._videos:
-                self._videos[path] = VideoFile.open(path)
-            video = self._videos[path]
+            path = find_video(raw.video, Path(file), self._video_root)
+            video = self._video(path)
             num_frames = video.num_frames_at(self._fps)
             if num_frames < 1:
                 raise FieldError("video_path", f"has no frame at {self._fps:g} fps", str(path))
@@ -144,6 +152,15 @@ class DataCheck:
         asked = sum(bool(question.content) for question in raw.question)
         _count(statistics, raw.task_type, raw.source, raw.video, asked, told)
         return findings
+
+    def _video(self, path: Path) -> VideoFile:
+        """Opened, and with `decode` read, once."""
+        if path not in self._videos:
+            video = VideoFile.open(path)
+            if self._decode:
+                video.read_through()
+            self._videos[path] = video
+        return self._videos[path]
 
 
 def format_of(element: Any) -> str:

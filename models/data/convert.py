@@ -16,7 +16,7 @@ from models.data.stream_format import (
     StreamSample,
     frame_rounds,
 )
-from models.data.video_file import VideoFile, frames_folder
+from models.data.video_file import VideoFile, find_video, frames_folder
 from models.vlm.state import State
 
 TargetFormat = Literal["stream", "image"]
@@ -25,8 +25,8 @@ TargetFormat = Literal["stream", "image"]
 @dataclass(frozen=True)
 class ConvertConfig:
     """fps: frames a second that the rounds stand for. frames_dir: where the image format's pictures go (needed for it,
-    and made there unless they are there). video_root: videos are below it. default_question: asked where a sample has
-    no question."""
+    and made there unless they are there). video_root: videos are below it; None: they are as they stand, or beside the
+    file. default_question: asked where a sample has no question."""
 
     to: TargetFormat
     fps: float = 1.0
@@ -104,7 +104,7 @@ class Converter:
         """One sample, and what its rounds leave out. BrokenSample where it cannot be converted."""
         try:
             raw = RawSample.parse(element)
-            video = self._video(raw.video_at(self.config.video_root))
+            video = self._video(find_video(raw.video, Path(file), self.config.video_root))
             num_frames = video.num_frames_at(self.config.fps)
             if num_frames < 1:
                 raise FieldError("video_path", f"has no frame at {self.config.fps:g} fps", str(video.path))

@@ -57,8 +57,15 @@ def field_error(error: ValidationError) -> FieldError:
         return FieldError(
             ".".join([*names, cause.field]) if cause.field else ".".join(names), cause.reason, cause.detail
         )
-    reason = "missing" if first["type"] == "missing" else first["msg"]
+    reason = _REASONS.get(first["type"], first["msg"])
     return FieldError(".".join(names) or "sample", reason, "" if reason == "missing" else shown[:60])
 
 
 _UNION_MEMBERS = ("int", "float", "str")
+# In the words of JSON, which is what the author of the file wrote.
+_REASONS = {
+    "missing": "missing",
+    "tuple_type": "must be a list",
+    "string_type": "must be a string",
+    "model_type": "must be an object",
+}

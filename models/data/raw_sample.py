@@ -5,7 +5,6 @@ own (`raw_time`), which belong to this format alone.
 """
 
 import math
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
@@ -88,10 +87,6 @@ class RawSample(BaseModel):
     def video(self) -> str:
         """The video's path as the sample gives it."""
         return self.video_path or (self.videos[0] if self.videos else "")
-
-    def video_at(self, root: Path | None) -> Path:
-        """The video's path below `root`; an absolute one stays as it is."""
-        return Path(self.video) if root is None else root / self.video
 
     @classmethod
     def parse(cls, element: Any) -> "RawSample":

@@ -11,6 +11,15 @@ from models.data.finding import FieldError
 _JPEG_QUALITY = 95
 
 
+def find_video(name: str, file: Path, root: Path | None) -> Path:
+    """Where the video is that a sample of `file` calls `name`: below `root`; without one as it stands, or else beside
+    the file. It need not be there."""
+    if root is not None:
+        return root / name
+    beside = file.parent / name
+    return beside if beside.is_file() and not Path(name).is_file() else Path(name)
+
+
 @dataclass(frozen=True)
 class VideoFile:
     """`num_frames` is what the container says, or else what its duration comes to."""
@@ -56,6 +65,23 @@ class VideoFile:
     def num_frames_at(self, fps: float) -> int:
         """Frames at `fps`, by the reference's rule: whole steps that fit into the video."""
         return self.num_frames // self.step(fps)
+
+    def read_through(self) -> None:
+        """Decode every frame. FieldError on `video_path` where that fails, or more than a second is missing."""
+        import av
+
+        num_decoded = 0
+        try:
+            with av.open(str(self.path)) as container:
+                container.streams.video[0].thread_type = "AUTO"
+                for _ in container.decode(video=0):
+                    num_decoded += 1
+        except (av.FFmpegError, OSError) as error:
+            raise FieldError("video_path", "cannot be decoded", f"{self.path}: {error}") from error
+        if self.num_frames - num_decoded > self.fps:
+            raise FieldError(
+                "video_path", "breaks off", f"{num_decoded} of {self.num_frames} frames in {self.path}"
+            )
 
     def frame_files(self, fps: float, folder: Path) -> tuple[list[Path], bool]:
         """A JPEG for each of `num_frames_at(fps)` frames, the first of every step, made in `folder` unless it is

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,14 @@ from models.training.accuracy import teacher_forced_accuracy
 from models.training.checkpoints import newest_checkpoint
 from models.training.dataset import Collator
 from models.training.fine_tune_data import PackCollator, PackDataset, PackPlan
+from models.training.loss import class_weights
 from models.training.recipes import FineTuneRecipe
 from models.training.sessions import SessionFile
 from models.training.trainer import StreamoTrainer
 from models.training.training_model import TrainingModel
 from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat
+from models.vlm.state import State
 from models.vlm.streamo_config import StreamoConfig
 
 
@@ -61,7 +65,7 @@ class FineTuneRun:
         devices: Devices | None = None,
         *,
         on_finding: Callable[[Finding], None] = lambda finding: None,
-        on_sample: Callable[[], None] = lambda: None,
+        on_sample: Callable[[int, int], None] = lambda num_read, num_all: None,
     ) -> None:
         """`model_dir`: a checkpoint of `streamo model prepare`, or one that was tuned before."""
         self._recipe = recipe
@@ -92,9 +96,26 @@ class FineTuneRun:
             for name, dataset in self._datasets.items()
         )
 
-    def train(self, *, resume: bool = False) -> None:
+    @property
+    def num_steps(self) -> int:
+        """Of the whole run; after `read`."""
+        per_epoch = math.ceil(len(self._datasets["train"]) / self._recipe.batch_packs)
+        return math.ceil(self._recipe.num_epochs * per_epoch)
+
+    @property
+    def state_weights(self) -> dict[State, tuple[int, float]]:
+        """How many rounds of each state are learnt in an epoch, and what the loss gives each; after `read`.
+
+        With the balance "frequency" the weights are those of the whole data, about which those of the batches vary.
+        """
+        counts, balance = self._datasets["train"].state_counts, self._recipe.loss.balance
+        weights = class_weights(torch.tensor(counts, dtype=torch.float64), balance).tolist()
+        return {state: (counts[state], weights[state]) for state in State}
+
+    def train(self, *, resume: bool = False) -> bool:
         """Train to the end of the data, or to SIGTERM; blocks. A resumed run is the uninterrupted one.
 
+        Whether the end was reached: a run that was ended early can be resumed.
         ValueError if there is nothing to resume, or if a new run would overwrite an old one; BrokenSample.
         """
         recipe, devices = self._recipe, self._devices
@@ -107,8 +128,10 @@ class FineTuneRun:
         train_set, validation = self._datasets["train"], self._datasets.get("validation")
         state_token_ids, collator = train_set.dialogue.state_token_ids, Collator(train_set.pixels)
         torch.manual_seed(recipe.seed)
-        vlm = self._load()
-        model = TrainingModel(vlm, state_token_ids, recipe.loss)
+        vlm, loss = self._load(), recipe.loss
+        if loss.balance == "class_balanced":
+            loss = replace(loss, class_counts=train_set.state_counts)
+        model = TrainingModel(vlm, state_token_ids, loss)
         layer_name = type(vlm.model.language_model.layers[0]).__name__
 
         def evaluation() -> dict[str, float]:
@@ -128,6 +151,7 @@ class FineTuneRun:
             evaluation=evaluation,
         )
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        return bool(trainer.state.global_step >= trainer.state.max_steps)
 
     def _dataset(self, path: Path) -> PackDataset:
         recipe, streamo = self._recipe, StreamoConfig.load(self._model_dir)
@@ -135,6 +159,7 @@ class FineTuneRun:
             window_rounds=streamo.window_rounds,
             overlap_rounds=int(recipe.overlap_share * streamo.window_rounds),
             max_tokens=recipe.max_packed_tokens,
+            max_reply_tokens=streamo.max_reply_tokens,
             seed=recipe.seed,
         )
         return PackDataset(
@@ -155,7 +180,9 @@ class FineTuneRun:
         visual.merger.requires_grad_(True)
         for merger in getattr(visual, "deepstack_merger_list", ()):
             merger.requires_grad_(True)
-        vlm.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        with warnings.catch_warnings():  # of its newer name
+            warnings.simplefilter("ignore", FutureWarning)
+            vlm.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
         return vlm
 
     def _arguments(self, layer_name: str, *, has_validation: bool) -> TrainingArguments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from models.data.finding import BrokenSample, Finding
+from models.data.finding import BrokenSample, FieldError, Finding
 from models.data.sample import Sample
 from models.training.dataset import Collator, Example, make_example
 from models.training.sessions import Session, SessionFile
@@ -18,20 +19,22 @@ from models.training.video_frames import frame_grid, frames_at
 from models.training.window_plan import Window, cut, pack
 from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat
+from models.vlm.state import State
 
 
 @dataclass(frozen=True)
 class PackPlan:
     """How sessions become sequences of at most `max_tokens`.
 
-    `overlap_rounds`: context of a window that does not begin its session. A share `offset_share` of the sessions have
-    tags that begin later than the video, up to `max_offset_s`, drawn evenly in order of magnitude: a model has to be
-    at home on streams that have run for days.
+    `max_reply_tokens`: what serving cuts replies at. `overlap_rounds`: context of a window that does not begin its
+    session. A share `offset_share` of the sessions have tags that begin later than the video, up to `max_offset_s`,
+    drawn evenly in order of magnitude: a model has to be at home on streams that have run for days.
     """
 
     window_rounds: int
     overlap_rounds: int
     max_tokens: int
+    max_reply_tokens: int = 128
     offset_share: float = 0.75
     max_offset_s: int = 1_000_000
     seed: int = 0
@@ -49,26 +52,28 @@ class PackDataset(Dataset[list[Example]]):
         *,
         skip_broken: bool = False,
         on_finding: Callable[[Finding], None] = lambda finding: None,
-        on_sample: Callable[[], None] = lambda: None,
+        on_sample: Callable[[int, int], None] = lambda num_read, num_all: None,
     ) -> None:
-        """Reads every sample, and its video's header. BrokenSample, told before, unless `skip_broken`."""
+        """Reads every sample, and its video's header. BrokenSample unless `skip_broken`; told to `on_finding` before,
+        as is what a sample holds and nothing teaches.
+        """
         self.file = file
         self._plan = plan
         self.dialogue = dialogue
         self.pixels = pixels
         self._grid = cache(lambda path: frame_grid(path, pixels.budget))
         self.num_broken = 0
+        self._learnt: Counter[State] = Counter()
         windows: list[Window] = []
         for index in range(len(file)):
             try:
-                for number, session in enumerate(self._sessions(index)):
-                    windows += self._windows(index, number, session)
+                windows += self._read(index, on_finding)
             except BrokenSample as broken:
                 on_finding(broken.finding)
                 if not skip_broken:
                     raise
                 self.num_broken += 1
-            on_sample()
+            on_sample(index + 1, len(file))
         self.num_windows = len(windows)
         self.packs = pack(windows, plan.max_tokens, plan.seed)
         if not self.packs:
@@ -78,11 +83,40 @@ class PackDataset(Dataset[list[Example]]):
         return len(self.packs)
 
     def __getitem__(self, index: int) -> list[Example]:
+        """BrokenSample for a video whose header promised more than it holds."""
         return [self._example(window) for window in self.packs[index]]
 
-    def _sessions(self, index: int) -> list[Session]:
+    @property
+    def state_counts(self) -> tuple[int, int, int]:
+        """Silence, Standby, Response in what is learnt, once over the data."""
+        return self._learnt[State.SILENCE], self._learnt[State.STANDBY], self._learnt[State.RESPONSE]
+
+    def _read(self, index: int, on_finding: Callable[[Finding], None]) -> list[Window]:
+        """The windows of a sample, whose states are counted. BrokenSample."""
+        windows: list[Window] = []
+        learnt: Counter[State] = Counter()
+        file, most = str(self.file.path), self._plan.max_reply_tokens
+        for number, session in enumerate(self._sessions(index, on_finding)):
+            longest = max(len(self.dialogue.reply(one.state, one.text)) - 1 for one in session.rounds)
+            if longest > most:
+                reason = "a reply is longer than max_reply_tokens in the model's streamo.json: it is cut when served"
+                on_finding(Finding(file, index, "response", reason, f"{longest} tokens of {most}"))
+            try:
+                of_session = list(self._windows(index, number, session))
+            except ValueError as error:
+                raise FieldError("question", str(error)).at(file, index) from error
+            windows += of_session
+            for window in of_session:
+                live = range(window.first + window.num_context, window.first + window.num_rounds)
+                learnt.update(session.rounds[at].state for at in live if session.since[at] >= window.first)
+        self._learnt += learnt
+        return windows
+
+    def _sessions(
+        self, index: int, on_finding: Callable[[Finding], None] = lambda finding: None
+    ) -> list[Session]:
         """Of a sample, with the times they are learnt at."""
-        return [self._moved(index, *pair) for pair in enumerate(self.file.sessions(index))]
+        return [self._moved(index, *pair) for pair in enumerate(self.file.sessions(index, on_finding))]
 
     def _moved(self, index: int, number: int, session: Session) -> Session:
         plan = self._plan
@@ -110,7 +144,10 @@ class PackDataset(Dataset[list[Example]]):
     def _example(self, window: Window) -> Example:
         session = self._sessions(window.sample)[window.session]
         kept = slice(window.first, window.first + window.num_rounds)
-        frames = np.stack(frames_at(session.video, session.frame_times_ms[kept], self.pixels.budget))
+        try:
+            frames = np.stack(frames_at(session.video, session.frame_times_ms[kept], self.pixels.budget))
+        except FieldError as error:
+            raise error.at(str(self.file.path), window.sample) from error
         sample = Sample(
             task=session.task,
             instruction=session.instruction,

@@ -68,7 +68,7 @@ def weighted_token_losses(
     counts = (
         is_kind.sum(0) if class_counts is None else torch.tensor(list(class_counts), device=targets.device)
     )
-    alpha = _class_weights(counts.to(losses.dtype), balance)
+    alpha = class_weights(counts.to(losses.dtype), balance)
     probability = torch.exp(-losses)
     if detach:
         probability = probability.detach()
@@ -77,7 +77,8 @@ def weighted_token_losses(
     return losses * torch.where(is_kind.any(1), focal, torch.ones_like(focal))
 
 
-def _class_weights(counts: torch.Tensor, balance: Balance) -> torch.Tensor:
+def class_weights(counts: torch.Tensor, balance: Balance) -> torch.Tensor:
+    """alpha of each state, from its float count [K]."""
     if balance is None:
         return torch.ones_like(counts)
     present = counts > 0

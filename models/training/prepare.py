@@ -103,7 +103,9 @@ def _tokenizer(base: Path) -> Tokenizer:
     tokenizer = Tokenizer.from_file(str(path))
     for token in STATE_TOKENS:
         if tokenizer.token_to_id(token) is not None:
-            raise ValueError(f"{path} has {token} already: this checkpoint was prepared before")
+            raise ValueError(
+                f"{path} has {token} already: this checkpoint was prepared before; train it as it is"
+            )
     return tokenizer
 
 

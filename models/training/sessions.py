@@ -10,16 +10,16 @@ from __future__ import annotations
 import bisect
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from models.data.finding import FieldError
+from models.data.finding import FieldError, Finding
 from models.data.json_array import read_json_array
-from models.data.raw_sample import RawSample, RawTime, raw_time
+from models.data.raw_sample import RawResponse, RawSample, RawTime, raw_time
 from models.data.sample import Round
 from models.data.stream_format import DEFAULT_QUESTION, StreamSample
-from models.data.video_file import VideoFile
+from models.data.video_file import VideoFile, find_video
 from models.vlm.dialogue import format_seconds
 from models.vlm.state import State
 
@@ -95,42 +95,91 @@ class SessionFile:
         """Number of samples."""
         return len(self._elements)
 
-    def sessions(self, index: int) -> list[Session]:
-        """Those of one sample: each of its questions begins one, which lasts until the next. BrokenSample."""
+    def sessions(
+        self, index: int, on_finding: Callable[[Finding], None] = lambda finding: None
+    ) -> list[Session]:
+        """Those of one sample: each of its questions begins one, which lasts until the next. BrokenSample.
+
+        `on_finding` is told what the sample holds and no session of it teaches.
+        """
+
+        def left_out(field: str, reason: str, detail: str = "") -> None:
+            on_finding(Finding(str(self.path), index, field, reason, detail))
+
         element = json.loads(self._elements[index])
         try:
             if isinstance(element, dict) and "messages" in element:
                 stream = StreamSample.parse(element)
                 return list(_stream_sessions(stream, self._video(stream.videos[0]), self._fps))
             raw = RawSample.parse(element)
-            return list(_raw_sessions(raw, self._video(raw.video), self._fps))
+            return list(_raw_sessions(raw, self._video(raw.video), self._fps, left_out))
         except FieldError as error:
             raise error.at(str(self.path), index) from error
 
     def _video(self, name: str) -> VideoFile:
-        if self._video_root is not None:
-            return VideoFile.open(self._video_root / name)
-        beside = self.path.parent / name
-        return VideoFile.open(beside if beside.is_file() and not Path(name).is_file() else Path(name))
+        return VideoFile.open(find_video(name, self.path, self._video_root))
 
 
-def _raw_sessions(raw: RawSample, video: VideoFile, fps: float) -> Iterator[Session]:
+LeaveOut = Callable[[str, str, str], None]
+
+
+def _raw_sessions(raw: RawSample, video: VideoFile, fps: float, leave_out: LeaveOut) -> Iterator[Session]:
     num_rounds = int(video.duration_s * fps)
     if num_rounds < 1:
         raise FieldError("video_path", f"has no frame at {fps:g} fps", str(video.path))
     times_ms = tuple(round(1000 * index / fps) for index in range(num_rounds))
-    asked = [
-        (_seconds_ms(question.time) or 0, question.content) for question in raw.question if question.content
-    ]
-    asked.sort(key=lambda pair: pair[0])
-    for number, (asked_ms, instruction) in enumerate(asked or [(0, DEFAULT_QUESTION)]):
+    asked = []
+    for index, question in enumerate(raw.question):
+        at_ms = _seconds_ms(question.time)
+        if not question.content:
+            leave_out(f"question.{index}.content", "empty", "")
+            continue
+        if at_ms is None:
+            leave_out(f"question.{index}.time", "no time that can be read: asked at 0", repr(question.time))
+        asked.append((at_ms or 0, question.content, f"question.{index}"))
+    asked.sort(key=lambda one: one[0])
+    if not asked:
+        leave_out("question", "no question: the default one is asked", "")
+    _tell_untold(raw, video, times_ms, asked[0][0] if asked else 0, leave_out)
+    for number, (asked_ms, instruction, field) in enumerate(asked or [(0, DEFAULT_QUESTION, "question")]):
         until_ms = asked[number + 1][0] if number + 1 < len(asked) else times_ms[-1] + 1
         first_live = bisect.bisect_left(times_ms, asked_ms)
         num_kept = bisect.bisect_left(times_ms, until_ms)
         if first_live >= num_kept:
+            shown = f"{asked_ms / 1000:g} s of {video.duration_s:g} s"
+            leave_out(field, "no frame between it and the next question or the end of the video", shown)
             continue
         rounds, since = _label(raw, times_ms[:num_kept], first_live)
         yield Session(raw.task_type, instruction, video.path, times_ms[:num_kept], rounds, first_live, since)
+
+
+def _tell_untold(
+    raw: RawSample, video: VideoFile, times_ms: Sequence[int], first_asked_ms: int, leave_out: LeaveOut
+) -> None:
+    """Which responses no round can have: without words or time, over before anything is asked or after the video."""
+    for index, response in enumerate(raw.response):
+        field = f"response.{index}"
+        start_ms, at_ms = _span_ms(response)
+        if at_ms is None:
+            leave_out(field, "no time that can be read", "")
+        elif not response.content:
+            leave_out(f"{field}.content", "empty", "")
+        elif at_ms > times_ms[-1]:
+            leave_out(
+                field, "no frame left for the Response", f"{at_ms / 1000:g} s of {video.duration_s:g} s"
+            )
+        elif start_ms is not None and start_ms > at_ms:
+            leave_out(field, "its end is before its start: no Standby", f"{start_ms / 1000:g} s")
+        elif at_ms < first_asked_ms:
+            leave_out(field, "over before anything is asked", f"{at_ms / 1000:g} s")
+
+
+def _span_ms(response: RawResponse) -> tuple[int | None, int | None]:
+    """(start, end) of a response with a span; (None, time) of another; the latter None where it tells neither."""
+    start_ms, end_ms = _seconds_ms(response.st_time), _seconds_ms(response.end_time)
+    if start_ms is not None and end_ms is not None:
+        return start_ms, end_ms
+    return None, _seconds_ms(response.time)
 
 
 def _label(
@@ -143,12 +192,11 @@ def _label(
     since = list(range(len(times_ms)))
     waits = [False] * len(times_ms)
     for response in raw.response:
-        start_ms, end_ms = _seconds_ms(response.st_time), _seconds_ms(response.end_time)
-        at_ms = end_ms if start_ms is not None and end_ms is not None else _seconds_ms(response.time)
+        start_ms, at_ms = _span_ms(response)
         if at_ms is None or not response.content:
             continue
         close = bisect.bisect_left(times_ms, at_ms)
-        begin = close if start_ms is None or end_ms is None else bisect.bisect_left(times_ms, start_ms)
+        begin = close if start_ms is None else bisect.bisect_left(times_ms, start_ms)
         for index in range(max(begin, first_live), min(close, len(times_ms))):
             waits[index] = True
         if first_live <= close < len(times_ms):

@@ -27,6 +27,8 @@ class LossConfig:
     gamma: float = 2.0
     balance: Balance = "frequency"
     detach: bool = False
+    # Silence, Standby, Response in what is learnt, for the balance over a whole data set; None: over each batch.
+    class_counts: tuple[int, int, int] | None = None
     # Weight of the truth heads' losses at the first step; it falls to zero in a straight line over the run.
     truth_weight: float = 1.0
 
@@ -138,7 +140,13 @@ class TrainingModel(nn.Module):
         logits = self.vlm.lm_head(hidden[torch.searchsorted(wanted, at)])
         config = self.loss_config
         losses = weighted_token_losses(
-            logits, targets, self.state_token_ids, config.gamma, config.balance, config.detach
+            logits,
+            targets,
+            self.state_token_ids,
+            config.gamma,
+            config.balance,
+            config.detach,
+            config.class_counts,
         )
         loss = losses.sum() / (max(1, losses.numel()) if num_items_in_batch is None else num_items_in_batch)
         self._note_parts(losses.detach(), targets)

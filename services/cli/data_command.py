@@ -20,18 +20,18 @@ from rich.table import Table
 
 from services.cli.curate_command import curate
 from services.cli.data_simulate import simulate
+from services.cli.finding_log import FindingLog
 from services.shared.errors import InvalidInput
 
 if TYPE_CHECKING:  # the formats need pydantic's and PyAV's import, which other commands need not wait for
     from models.data.check import DataStatistics
-    from models.data.finding import Finding
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Samples to learn from: convert them between formats, look at what a file holds, make them from videos.",
 )
 
-_MAX_FINDINGS_SHOWN = 50
+VIDEO_ROOT_HELP = "Video paths are below it. Else as they stand, or beside their file."
 
 
 class Target(StrEnum):
@@ -50,9 +50,7 @@ def convert(
     frames_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="For --to image: where the pictures are, or are made.")
     ] = None,
-    video_root: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The samples' video paths are below it.")
-    ] = None,
+    video_root: Annotated[Path | None, typer.Option(metavar="DIR", help=VIDEO_ROOT_HELP)] = None,
     system_prompt: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Its text is the system turn, in place of ours.")
     ] = None,
@@ -79,7 +77,7 @@ def convert(
     from models.data.stream_format import DEFAULT_QUESTION, DEFAULT_SYSTEM_PROMPT
 
     console = Console(stderr=True)
-    findings = _FindingLog(console)
+    findings = FindingLog(console)
     try:
         prompt = DEFAULT_SYSTEM_PROMPT if system_prompt is None else system_prompt.read_text("utf-8")
         config = ConvertConfig(
@@ -114,12 +112,13 @@ def check(
     file: Annotated[
         Path, typer.Argument(metavar="FILE.json", help="Samples in the raw, stream or image format.")
     ],
-    video_root: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Raw samples' video paths are below it.")
-    ] = None,
+    video_root: Annotated[Path | None, typer.Option(metavar="DIR", help=VIDEO_ROOT_HELP)] = None,
     fps: Annotated[float, typer.Option(help="Frames a second of a raw sample's rounds.")] = 1.0,
     no_videos: Annotated[
         bool, typer.Option("--no-videos", help="Open and look for no video or picture.")
+    ] = False,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="Read every video to its end: finds those that break off.")
     ] = False,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw it too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The statistics as JSON.")] = False,
@@ -133,16 +132,16 @@ def check(
 
         streamo data check stream.json
 
-        streamo data check raw.json --video-root videos --plot raw.png
+        streamo data check raw.json --video-root videos --decode --plot raw.png
     """
     from models.data.check import DataCheck
 
     console = Console(stderr=True)
-    findings = _FindingLog(console)
+    findings = FindingLog(console)
     try:
         with _progress(console) as progress:
             task = progress.add_task("Checking", total=None)
-            statistics = DataCheck(video_root, fps, not no_videos).run(
+            statistics = DataCheck(video_root, fps, not no_videos, decode).run(
                 file, findings.add, lambda: progress.advance(task)
             )
         findings.close()
@@ -215,27 +214,6 @@ def _show(statistics: "DataStatistics") -> None:
             for reason, times in reasons.most_common():
                 table.add_row(reason, str(times))
             console.print(table)
-
-
-class _FindingLog:
-    """Shows the first findings at once, and of the rest how many there were."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._num_seen = 0
-
-    def add(self, finding: "Finding") -> None:
-        self._num_seen += 1
-        if self._num_seen <= _MAX_FINDINGS_SHOWN or finding.broken:
-            kind = "[red]broken[/red]" if finding.broken else "[yellow]note[/yellow]"
-            self._console.print(kind, end=" ")
-            self._console.print(str(finding), markup=False, highlight=False, soft_wrap=True)
-
-    def close(self) -> None:
-        if self._num_seen > _MAX_FINDINGS_SHOWN:
-            self._console.print(
-                f"{self._num_seen} findings; the notes after the first {_MAX_FINDINGS_SHOWN} are counted only."
-            )
 
 
 def _progress(console: Console) -> Progress:

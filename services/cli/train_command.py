@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
+from services.cli.finding_log import FindingLog
 from services.shared.errors import InvalidInput
 
 if TYPE_CHECKING:  # torch, which other commands need not wait for
-    from models.data.finding import Finding
     from models.training.fine_tune import Devices
     from models.training.recipes import FineTuneRecipe, ScratchRecipe
+    from models.vlm.state import State
 
 
 class Recipe(StrEnum):
@@ -168,9 +170,20 @@ def _given(**options: Any) -> dict[str, Any]:
 def _train_from_nothing(
     recipe: "ScratchRecipe", output: Path, resume: bool, warmed: Path | None, threads: int, workers: int
 ) -> None:
+    import torch
+
+    from models.training.loss import class_weights
     from models.training.run import Machine, ScratchRun
+    from models.training.state_counts import estimated_state_counts
+    from models.vlm.state import State
 
     quiet_loading()
+    if recipe.loss.balance == "class_balanced":
+        counts = estimated_state_counts(recipe)
+        recipe = replace(recipe, loss=replace(recipe.loss, class_counts=counts))
+        weights = class_weights(torch.tensor(counts, dtype=torch.float64), "class_balanced").tolist()
+        shown = {state: (counts[state], weights[state]) for state in State}
+        _show_states(Console(stderr=True), shown)
     ScratchRun(recipe, output, Machine(threads, workers)).train(resume=resume, warmed=warmed)
 
 
@@ -185,15 +198,13 @@ class FineTuneFiles:
 
 
 def _tune(recipe: "FineTuneRecipe", files: FineTuneFiles, resume: bool, devices: "Devices") -> None:
+    from models.training.checkpoints import newest_checkpoint
     from models.training.fine_tune import FineTuneData, FineTuneRun
 
     quiet_loading()
     is_first = int(os.environ.get("RANK", "0")) == 0
     console = Console(stderr=True, quiet=not is_first)
-
-    def on_finding(finding: "Finding") -> None:
-        console.print(f"broken {finding}", markup=False, highlight=False, soft_wrap=True)
-
+    findings = FindingLog(console)
     progress = Progress(
         TextColumn("Reading samples"),
         BarColumn(),
@@ -211,12 +222,32 @@ def _tune(recipe: "FineTuneRecipe", files: FineTuneFiles, resume: bool, devices:
             data,
             files.output,
             devices,
-            on_finding=on_finding if files.skip_broken else lambda finding: None,
-            on_sample=lambda: progress.advance(bar),
+            # What ends the run is told as its error.
+            on_finding=lambda found: findings.add(found) if files.skip_broken or not found.broken else None,
+            on_sample=lambda num_read, num_all: progress.update(bar, completed=num_read, total=num_all),
         )
         run.read()
-    console.print(run.summary)
-    run.train(resume=resume)
+    findings.close()
+    console.print(run.summary, highlight=False, soft_wrap=True)
+    _show_states(console, run.state_weights)
+    console.print(f"{run.num_steps} steps of {recipe.batch_packs} packed sequences", highlight=False)
+    is_over = run.train(resume=resume)
+    next_step = (
+        f"streamo model export {files.output} --out DIR" if is_over else "the same command with --resume"
+    )
+    console.print(
+        f"{'Done' if is_over else 'Ended early'}: {newest_checkpoint(files.output)}. Next: {next_step}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _show_states(console: Console, states: "dict[State, tuple[int, float]]") -> None:
+    """What is learnt of each state, and what the loss makes of it."""
+    table = Table("state", "rounds learnt", "weight", box=None)
+    for state, (count, weight) in states.items():
+        table.add_row(state.name.capitalize(), str(count), f"{weight:.3f}")
+    console.print(table)
 
 
 def _devices(device: Device, threads: int, workers: int) -> "Devices":

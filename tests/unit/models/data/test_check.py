@@ -89,6 +89,33 @@ def test_a_raw_file_is_checked_with_its_videos_or_without(tmp_path: Path) -> Non
     assert statistics.questions_per_sample == {1: 2, 0: 1}
 
 
+def test_a_video_that_breaks_off_is_found_where_it_is_read_to_its_end(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "whole.mp4", 6, size=(56, 56)).read_bytes()
+    # The index stands behind the pictures, of which a part is blank then.
+    (tmp_path / "v.mp4").write_bytes(whole[:400] + bytes(len(whole) // 2) + whole[400 + len(whole) // 2 :])
+    raw = {"video_path": "v.mp4", "question": [{"content": "Q?", "time": 0}]}
+    statistics, _ = checked(tmp_path, raw)
+    assert (statistics.num_broken, statistics.num_samples) == (0, 1)
+    for element in (raw, chat("ssr")):
+        statistics, findings = checked(tmp_path, element, decode=True)
+        assert [(one.field, one.broken) for one in findings] == [("video_path", True)]
+        assert "v.mp4" in findings[0].detail
+    assert checked(tmp_path, raw | {"video_path": "whole.mp4"}, decode=True)[0].num_broken == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"question": "Q?"}, "question: must be a list ('Q?')"),
+        ({"question": ["Q?"]}, "question.0: must be an object ('Q?')"),
+        ({"task_type": 3}, "task_type: must be a string (3)"),
+    ],
+)
+def test_what_is_wrong_is_told_in_the_words_of_json(tmp_path: Path, wrong: dict[str, Any], told: str) -> None:
+    _, findings = checked(tmp_path, {"video_path": "v.mp4"} | wrong)
+    assert [str(one) for one in findings] == [f"{tmp_path / 'file.json'}: sample 0: {told}"]
+
+
 @pytest.mark.parametrize("counts", [(12_000, 3000, 2000), (10, 4, 1), (7, 0, 3)])
 def test_weights_are_those_of_the_loss(counts: tuple[int, int, int]) -> None:
     """One target of each state with the same probability: losses are as the weights."""

@@ -6,19 +6,24 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from models.data.check import class_balanced_weights
+from models.data.finding import BrokenSample, Finding
 from models.data.place.data_set import DataSetConfig, write_data_set
+from models.training import fine_tune as fine_tune_module
 from models.training import fine_tune_data
 from models.training.checkpoints import newest_checkpoint
 from models.training.fine_tune import Devices, FineTuneData, FineTuneRun
 from models.training.fine_tune_data import PackDataset, PackPlan
 from models.training.recipes import RECIPES, FineTuneRecipe, sft_3b, sft_7b
 from models.training.sessions import SessionFile
+from models.training.training_model import LossConfig, TrainingModel
 from models.vlm.dialogue import Dialogue
 from models.vlm.model import LanguageModel, VisionEncoder
 from models.vlm.pixels import PixelFormat
@@ -72,6 +77,70 @@ def test_packs_hold_every_live_round_once_at_the_length_that_was_planned(
         assert all(np.array_equal(a.labels, b.labels) for a, b in zip(examples, again, strict=True))
     sessions = [session for sample in range(len(file)) for session in file.sessions(sample)]
     assert num_learnt == sum(len(session.rounds) - session.first_live for session in sessions)
+
+
+def test_states_are_counted_as_they_are_learnt(family_dir: Path, place: FineTuneData) -> None:
+    streamo = StreamoConfig.load(family_dir)
+    dialogue = Dialogue.load(family_dir, streamo.system_prompt)
+    file = SessionFile(place.train, place.video_root, 1.0)
+    dataset = PackDataset(file, PackPlan(4, 1, 900), dialogue, PixelFormat.load(family_dir))
+    labels = np.concatenate([one.labels for index in range(len(dataset)) for one in dataset[index]])
+    counts = tuple(int((labels == token_id).sum()) for token_id in dialogue.state_token_ids)
+    assert dataset.state_counts == counts and min(counts) > 0
+
+
+def test_a_class_balanced_loss_is_balanced_over_the_data(
+    tmp_path: Path, family_dir: Path, place: FineTuneData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[LossConfig] = []
+
+    class Witness(TrainingModel):
+        def __init__(self, vlm: Any, state_token_ids: tuple[int, int, int], config: LossConfig) -> None:
+            seen.append(config)
+            super().__init__(vlm, state_token_ids, config)
+
+    monkeypatch.setattr(fine_tune_module, "TrainingModel", Witness)
+    recipe = replace(sft_3b(), **SMALL | {"batch_packs": 64})
+    recipe = replace(recipe, loss=replace(recipe.loss, balance="class_balanced"))
+    run = FineTuneRun(recipe, family_dir, place, tmp_path / "run", Devices(use_cpu=True))
+    assert run.train() and newest_checkpoint(tmp_path / "run").name == f"checkpoint-{run.num_steps}"
+    counts = tuple(count for count, _ in run.state_weights.values())
+    assert [one.class_counts for one in seen] == [counts] and min(counts) > 0
+    assert [weight for _, weight in run.state_weights.values()] == pytest.approx(
+        class_balanced_weights(counts)
+    )
+
+
+def test_what_is_wrong_with_a_sample_names_it(tmp_path: Path, family_dir: Path, place: FineTuneData) -> None:
+    recipe = replace(sft_3b(), **SMALL)
+    samples = json.loads(place.train.read_text())
+    assert place.video_root is not None
+
+    def run_of(name: str, sample: dict[str, Any], findings: list[Finding]) -> FineTuneRun:
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps([samples[0], sample]))
+        data = FineTuneData(path, video_root=place.video_root)
+        run_dir = tmp_path / f"run-{name}"
+        devices = Devices(use_cpu=True)
+        return FineTuneRun(recipe, family_dir, data, run_dir, devices, on_finding=findings.append)
+
+    findings: list[Finding] = []
+    asked = samples[1] | {"question": [{"content": "a car " * 400, "time": "0.0"}]}
+    with pytest.raises(BrokenSample, match=r"long\.json: sample 1: question: .*at most \d+ fit"):
+        run_of("long", asked, findings).read()
+    # What serving would cut is no reason to stop, but is told.
+    told = samples[1] | {"response": [{"content": "a car " * 20, "time": "3.0"}]}
+    findings.clear()
+    run_of("reply", told, findings).read()
+    assert [(one.index, one.broken) for one in findings] == [(1, False)]
+    assert "max_reply_tokens" in findings[0].reason
+    # Its header is whole, and promises what is not there.
+    video = (place.video_root / samples[1]["video_path"]).read_bytes()
+    (place.video_root / "cut.mp4").write_bytes(
+        video[:400] + bytes(len(video) // 2) + video[400 + len(video) // 2 :]
+    )
+    with pytest.raises(BrokenSample, match=r"cut\.json: sample 1: video_path: "):
+        run_of("cut", samples[1] | {"video_path": "cut.mp4"}, findings).train()
 
 
 def test_the_projector_and_the_language_model_learn_and_the_result_is_served(

@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from models.data.finding import BrokenSample
+from models.data.finding import BrokenSample, Finding
 from models.data.place.clip import draw_clip
 from models.data.place.data_set import raw_sample, write_video
 from models.training.sessions import Session, SessionFile
@@ -91,6 +91,41 @@ def test_a_late_question_has_silent_past_rounds_and_a_later_one_begins_another_s
     assert (first.instruction, first.first_live, letters(first)) == ("Who?", 3, "---ssR")
     assert first.since[5] == 1
     assert (second.instruction, second.first_live, letters(second)) == ("When?", 6, "------ssR-")
+
+
+def test_what_no_session_teaches_is_told(folder: Path) -> None:
+    path = folder / "left_out.json"
+    element = raw(
+        [
+            {"content": "Who?", "time": "3.0"},
+            {"content": "", "time": "4.0"},
+            {"content": "When?", "time": "30.0"},
+        ],
+        [
+            {"content": "one", "st_time": "1.0", "end_time": "5.0"},
+            {"content": "early", "time": "2.0"},
+            {"content": "late", "st_time": "8.0", "end_time": "12.0"},
+            {"content": "", "time": "6.0"},
+            {"content": "untimed", "st_time": "6.0"},
+            {"content": "turned", "st_time": "7.0", "end_time": "6.0"},
+        ],
+    )
+    path.write_text(json.dumps([{"video_path": "a.mp4"}, element]))
+    findings: list[Finding] = []
+    SessionFile(path, folder, 1.0).sessions(1, findings.append)
+    assert not any(one.broken for one in findings)
+    assert [(one.index, one.field, one.reason) for one in findings] == [
+        (1, "question.1.content", "empty"),
+        (1, "response.1", "over before anything is asked"),
+        (1, "response.2", "no frame left for the Response"),
+        (1, "response.3.content", "empty"),
+        (1, "response.4", "no time that can be read"),
+        (1, "response.5", "its end is before its start: no Standby"),
+        (1, "question.2", "no frame between it and the next question or the end of the video"),
+    ]
+    findings.clear()
+    SessionFile(path, folder, 1.0).sessions(0, findings.append)
+    assert [one.reason for one in findings] == ["no question: the default one is asked"]
 
 
 def test_a_simulated_clip_comes_back_as_it_was_labelled(folder: Path) -> None:
