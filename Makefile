@@ -23,6 +23,10 @@ SOURCE ?=
 ASK ?=
 TASK ?=
 SUMMARY ?=
+# Options of `make bench-ablations`.
+STEPS ?=
+MINUTES ?=
+WARMED ?=
 option = $(if $(2),--$(1) '$(subst ','\'',$(2))')
 
 .PHONY: help
@@ -93,6 +97,11 @@ bench-engine: $(READY) ## Measure the engine, and write docs/benchmarks/engine.m
 .PHONY: scaling-plan
 scaling-plan: $(READY) ## Compute what 100, 1,000 and 10,000 cameras take, and write docs/benchmarks/scaling.md
 	@PYTHONPATH=tests $(BIN)/python -m tests.bench.scaling_plan
+
+.PHONY: bench-ablations
+bench-ablations: $(READY) ## What parts of the recipe are worth, and write docs/benchmarks/ablations.md (3 hours: STEPS, MINUTES a run, WARMED)
+	@nice $(BIN)/python -m tests.bench.ablations $(call option,steps,$(STEPS)) $(call option,minutes,$(MINUTES)) \
+	  $(call option,warmed,$(WARMED))
 
 .PHONY: test-unit
 test-unit: $(READY) ## The tests that start nothing

@@ -56,9 +56,10 @@ def _head(results: Mapping[str, Any]) -> str:
     conditions = _prose(f"""
         **Short runs**: {plan["steps"]} steps of {results["batch_size"]} clips each, {min(minutes):.1f} to
         {max(minutes):.1f} minutes of training a run. They tell arms apart where these differ much, and nothing about
-        where long runs end. Every arm begins with the same weights, whose vision tower is warmed up, and draws its clips
-        from the same {len(plan["seeds"])} seeds. What is not named is as in the recipe `tiny`, the learning rate included, which is not tuned for any arm. {at["num_cores"]} cores of
-        {at["cpu"]}; torch {at["torch"]}, transformers {at["transformers"]}, commit `{at["commit"]}`.
+        where long runs end. Every arm begins with the same weights, whose vision tower is warmed up, and draws its
+        clips from the same {len(plan["seeds"])} seeds. What is not named is as in the recipe `tiny`, the learning rate
+        included, which is not tuned for any arm. {at["num_cores"]} cores of {at["cpu"]}; torch {at["torch"]},
+        transformers {at["transformers"]}, commit `{at["commit"]}`.
     """)
     scored = _prose(f"""
         Scored free-running through the serving engine, at the default window, on the `{streams["split"]}` split of the
