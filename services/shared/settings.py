@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.shared.errors import InvalidInput
@@ -55,7 +55,8 @@ class TelemetrySettings(Section):
 
 class ModelSettings(Section):
     # A directory of the standard format: config.json, model.safetensors, tokenizer.json, streamo.json ...
-    path: Path = Path(__file__).parents[2] / "models" / "checkpoints" / "streamo-tiny"
+    # A relative one is from where the command is given: services may run elsewhere.
+    path: Annotated[Path, AfterValidator(Path.absolute)] = Path(__file__).parents[2] / "models" / "checkpoints" / "streamo-tiny"
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "cpu"
     num_threads: int = Field(default=1, ge=1)

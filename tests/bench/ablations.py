@@ -14,7 +14,8 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,13 @@ from models.evaluation.place_streams import PlaceStreams
 from models.evaluation.report import ScoredRun
 from models.evaluation.scores import SCORES
 from models.evaluation.stream_plan import StreamPlan
-from models.evaluation.suite import ServedModel, ServingSettings, SuiteRun, run_suite
+from models.evaluation.suite import ServedModel, ServingSettings, SuiteRun, parse_of, run_suite
 from models.training.checkpoints import export_checkpoint, newest_checkpoint
 from models.training.loss import class_weights
 from models.training.recipes import ScratchRecipe, tiny
 from models.training.run import Machine, ScratchRun, Simulator
 from models.training.state_counts import estimated_state_counts
+from models.training.training_model import TRUTH_HEADS_FILE
 from tests.bench import ablation_report
 from tests.bench.ablation_arms import ARMS, Arm, ArmSamples
 from tests.bench.environment import Environment
@@ -85,10 +87,15 @@ class Ablations:
         self._arms = arms
 
     def warm(self, source: Path | None) -> None:
-        """Have `warmed/`: a copy of `source`, or made by the recipe's warm-up. Does nothing where it is there."""
+        """Have `warmed/`: a copy of `source`, or made by the recipe's warm-up. Does nothing where it is there.
+
+        ValueError if `source` is no `warmed` folder of a run; EndedEarly.
+        """
         warmed = self._folder / "warmed"
         if warmed.exists():
             return
+        if source is not None and not (source / TRUTH_HEADS_FILE).is_file():
+            raise ValueError(f"{source}: no tower was warmed up there; it lacks {TRUTH_HEADS_FILE}")
         if source is None:
             shared = self._folder / "warm_up_run"
             recipe = replace(self._recipe, max_steps=1, num_validation_samples=1)
@@ -170,7 +177,13 @@ class Ablations:
         """The recipe with so many steps, a beginning that is in proportion, and measured at its end alone."""
         recipe = self._recipe
         warmup_steps = max(1, min(recipe.warmup_steps, steps // 10))
-        return replace(recipe, max_steps=steps, warmup_steps=warmup_steps, eval_every_steps=steps + 1)
+        return replace(
+            recipe,
+            max_steps=steps,
+            warmup_steps=warmup_steps,
+            eval_every_steps=steps + 1,
+            log_every_steps=max(1, min(recipe.log_every_steps, steps // 10)),
+        )
 
     def _state_counts(self, plan: Plan) -> dict[bool, tuple[int, int, int]]:
         """By whether Standby is left out: Silence, Standby, Response in what the arms learn."""
@@ -216,8 +229,6 @@ class Ablations:
 
 
 def _scored(suite: SuiteRun) -> ScoredRun:
-    from models.evaluation.suite import parse_of
-
     return ScoredRun(suite, parse_of(suite.settings))
 
 
@@ -246,12 +257,9 @@ def _differences(before: Sequence[SuiteRun], after: Sequence[SuiteRun]) -> dict[
     return found
 
 
-def _summed(tallies: Sequence[Sequence[Any]]) -> list[dict[str, int]]:
+def _summed(tallies: Sequence[Sequence[Mapping[str, int]]]) -> list[Mapping[str, int]]:
     """The counts of each stream over several runs."""
-    return [
-        {name: sum(one.get(name, 0) for one in of_stream) for name in set().union(*of_stream)}
-        for of_stream in zip(*tallies, strict=True)
-    ]
+    return [sum((Counter(one) for one in of_stream), Counter()) for of_stream in zip(*tallies, strict=True)]
 
 
 def _number(value: float) -> float | None:

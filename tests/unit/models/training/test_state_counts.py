@@ -8,6 +8,7 @@ from models.training.dataset import SampleMaker
 from models.training.recipes import ScratchRecipe
 from models.training.run import Simulator
 from models.training.state_counts import estimated_state_counts
+from models.vlm.state import State
 
 
 def test_counts_are_of_all_that_the_steps_learn(recipe: ScratchRecipe, make_sample: SampleMaker) -> None:
@@ -16,7 +17,7 @@ def test_counts_are_of_all_that_the_steps_learn(recipe: ScratchRecipe, make_samp
     def counting(seed: int, split: str, num_frames: int) -> Sample:
         sample = make_sample(seed, split, num_frames)
         states = [one.state for one in sample.rounds]
-        taught[:] += [states.count(state) for state in range(3)]  # type: ignore[call-overload]
+        taught[:] += [states.count(state) for state in State]
         return sample
 
     whole = replace(recipe, max_steps=6, clips=replace(recipe.clips, joined_late=0.0))

@@ -53,6 +53,14 @@ def test_the_environment_gives_another_process_the_same_settings(monkeypatch):
     assert Settings.load() == changed
 
 
+def test_a_relative_model_is_from_where_the_command_is_given(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STREAMO_MODEL__PATH", "models/cameras")
+    settings = Settings.load()
+    assert settings.model.path == tmp_path / "models" / "cameras"
+    assert settings.environment()["STREAMO_MODEL__PATH"] == str(settings.model.path)
+
+
 def test_every_variable_is_one_section_and_one_field():
     assert all(name.count("__") == 1 and name.startswith(PREFIX) for name in Settings.variables())
     assert len(Settings.variables()) == len(set(Settings.variables()))
