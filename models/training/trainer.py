@@ -110,6 +110,15 @@ def _start_worker(seed: Callable[[int], None] | None, worker_id: int) -> None:
         seed(worker_id)
 
 
+def _asked_of_any(stops: bool, device: torch.device) -> bool:
+    """Processes get their SIGTERM at different steps, and have to save at the same one, or they wait for ever."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return stops
+    flag = torch.tensor(int(stops), device=device)
+    torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+    return bool(flag)
+
+
 class _RunCallback(TrainerCallback):
     """Lets the truth heads' weight fall, and ends the run cleanly when it is asked to."""
 
@@ -135,5 +144,5 @@ class _RunCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        if self.stops:
+        if _asked_of_any(self.stops, args.device):
             control.should_save = control.should_training_stop = True

@@ -56,7 +56,9 @@ class TelemetrySettings(Section):
 class ModelSettings(Section):
     # A directory of the standard format: config.json, model.safetensors, tokenizer.json, streamo.json ...
     # A relative one is from where the command is given: services may run elsewhere.
-    path: Annotated[Path, AfterValidator(Path.absolute)] = Path(__file__).parents[2] / "models" / "checkpoints" / "streamo-tiny"
+    path: Annotated[Path, AfterValidator(Path.absolute)] = (
+        Path(__file__).parents[2] / "models" / "checkpoints" / "streamo-tiny"
+    )
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "cpu"
     num_threads: int = Field(default=1, ge=1)

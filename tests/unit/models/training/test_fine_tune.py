@@ -189,6 +189,24 @@ def test_a_resumed_run_has_the_same_losses(
         fine_tune(recipe, family_dir, place, tmp_path / "whole")
 
 
+def test_all_processes_of_a_run_stop_at_the_same_step(tmp_path: Path) -> None:
+    """A SIGTERM reaches them at different ones, and a checkpoint is written by all of them together."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.support.stopping_processes", str(rank), str(tmp_path / "meeting")],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        said = [process.communicate(timeout=110)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert said == ["saves at 4\n", "saves at 4\n"]
+
+
 def test_recipes_that_do_not_fit_are_refused(tmp_path: Path, family_dir: Path, place: FineTuneData) -> None:
     with pytest.raises(ValueError, match="tokens, max_tokens is 100: raise it"):
         fine_tune(replace(sft_3b(), max_packed_tokens=100), family_dir, place, tmp_path)
