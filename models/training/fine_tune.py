@@ -112,6 +112,18 @@ class FineTuneRun:
         weights = class_weights(torch.tensor(counts, dtype=torch.float64), balance).tolist()
         return {state: (counts[state], weights[state]) for state in State}
 
+    def checkpoint(self, *, resume: bool) -> Path | None:
+        """Where a resumed run begins; None for a new one.
+
+        ValueError if there is nothing to resume, or if a new run would overwrite an old one.
+        """
+        newest = newest_checkpoint(self._dir, required=False)
+        if resume and newest is None:
+            raise ValueError(f"{self._dir} holds no complete checkpoint yet: there is nothing to resume")
+        if newest is not None and not resume:
+            raise ValueError(f"{self._dir} holds a run already; resume it, or name another folder")
+        return newest
+
     def train(self, *, resume: bool = False) -> bool:
         """Train to the end of the data, or to SIGTERM; blocks. A resumed run is the uninterrupted one.
 
@@ -121,9 +133,7 @@ class FineTuneRun:
         recipe, devices = self._recipe, self._devices
         if devices.use_cpu:
             torch.set_num_threads(devices.num_threads)
-        checkpoint = newest_checkpoint(self._dir) if resume else None
-        if not resume and newest_checkpoint(self._dir, required=False) is not None:
-            raise ValueError(f"{self._dir} holds a run already; resume it, or name another folder")
+        checkpoint = self.checkpoint(resume=resume)
         self.read()
         train_set, validation = self._datasets["train"], self._datasets.get("validation")
         state_token_ids, collator = train_set.dialogue.state_token_ids, Collator(train_set.pixels)

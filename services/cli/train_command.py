@@ -15,6 +15,7 @@ from services.cli.finding_log import FindingLog
 from services.shared.errors import InvalidInput
 
 if TYPE_CHECKING:  # torch, which other commands need not wait for
+    from models.data.finding import Finding
     from models.training.fine_tune import Devices
     from models.training.recipes import FineTuneRecipe, ScratchRecipe
     from models.vlm.state import State
@@ -205,6 +206,12 @@ def _tune(recipe: "FineTuneRecipe", files: FineTuneFiles, resume: bool, devices:
     is_first = int(os.environ.get("RANK", "0")) == 0
     console = Console(stderr=True, quiet=not is_first)
     findings = FindingLog(console)
+
+    def on_finding(finding: "Finding") -> None:
+        # What ends the run is told as its error.
+        if files.skip_broken or not finding.broken:
+            findings.add(finding)
+
     progress = Progress(
         TextColumn("Reading samples"),
         BarColumn(),
@@ -222,16 +229,18 @@ def _tune(recipe: "FineTuneRecipe", files: FineTuneFiles, resume: bool, devices:
             data,
             files.output,
             devices,
-            # What ends the run is told as its error.
-            on_finding=lambda found: findings.add(found) if files.skip_broken or not found.broken else None,
+            on_finding=on_finding,
             on_sample=lambda num_read, num_all: progress.update(bar, completed=num_read, total=num_all),
         )
+        run.checkpoint(resume=resume)  # refused at once, not after all samples have been read
         run.read()
     findings.close()
     console.print(run.summary, highlight=False, soft_wrap=True)
     _show_states(console, run.state_weights)
     console.print(f"{run.num_steps} steps of {recipe.batch_packs} packed sequences", highlight=False)
     is_over = run.train(resume=resume)
+    if not is_first:  # what the first has written may not be seen from here yet
+        return
     next_step = (
         f"streamo model export {files.output} --out DIR" if is_over else "the same command with --resume"
     )

@@ -1,6 +1,5 @@
 """Two processes, the first of which is asked to stop: `python -m tests.support.stopping_processes RANK FILE` is one.
 
-
 Prints after which step each of them saves and ends.
 """
 
