@@ -189,6 +189,24 @@ def test_a_resumed_run_has_the_same_losses(
         fine_tune(recipe, family_dir, place, tmp_path / "whole")
 
 
+def test_bf16_is_float32_but_for_its_rounding(
+    tmp_path: Path, family_dir: Path, place: FineTuneData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU recipes' precision, on a CPU; master weights and what is saved are float32."""
+    torch.set_num_threads(1)
+    recipe = replace(sft_3b(), **SMALL)
+    plain = fine_tune(recipe, family_dir, place, tmp_path / "plain")
+    arguments = FineTuneRun._arguments
+    monkeypatch.setattr(
+        FineTuneRun, "_arguments", lambda *given, **named: replace(arguments(*given, **named), bf16=True)
+    )
+    rounded = fine_tune(recipe, family_dir, place, tmp_path / "rounded")
+    assert losses(rounded) != losses(plain)
+    for (_, one), (_, other) in zip(losses(rounded), losses(plain), strict=True):
+        assert one == pytest.approx(other, rel=0.1)
+    assert {tensor.dtype for tensor in load_file(rounded / "model.safetensors").values()} == {torch.float32}
+
+
 def test_all_processes_of_a_run_stop_at_the_same_step(tmp_path: Path) -> None:
     """A SIGTERM reaches them at different ones, and a checkpoint is written by all of them together."""
     processes = [
