@@ -8,6 +8,8 @@ from typing import Any, Literal, Self, TypeVar
 
 import grpc
 
+from services.shared.settings import ClientSettings
+from services.shared.tls import client_context, read_file
 from streamo.v1 import event_pb2, event_pb2_grpc, stream_pb2, stream_pb2_grpc, watch_pb2, watch_pb2_grpc
 from streamo.v1.event_pb2 import Event, EventFilter, GetEventsResponse, SubscribeRequest, SubscribeResponse
 from streamo.v1.stream_pb2 import Stream, StreamStatus
@@ -52,8 +54,11 @@ class ClientError(Exception):
 class _Target:
     """One gateway's channel, and the services on it."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None) -> None:
+        if credentials is None:
+            self.channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        else:
+            self.channel = grpc.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
         self.streams = stream_pb2_grpc.StreamServiceStub(self.channel)
         self.watches = watch_pb2_grpc.WatchServiceStub(self.channel)
         self.events = event_pb2_grpc.EventServiceStub(self.channel)
@@ -65,16 +70,23 @@ Method = Callable[[_Target], Callable[..., T]]
 class Client:
     """Calls one of `targets` ("host:port"); when it does not answer, the next. May be shared between threads.
 
+    It speaks TLS where `settings` name an authority, and raises InvalidInput where a file of theirs is wrong.
     Every call ends within `timeout_s` for each target (`ask` and `subscribe` have their own) or raises
     ClientError.
     """
 
-    def __init__(self, targets: str | Sequence[str], timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        targets: str | Sequence[str],
+        timeout_s: float = 10.0,
+        settings: ClientSettings | None = None,
+    ) -> None:
         self._addresses = [targets] if isinstance(targets, str) else list(targets)
         if not self._addresses:
             raise ValueError("targets is empty: name at least one gateway as host:port")
         self._timeout_s = timeout_s
-        self._targets = [_Target(address) for address in self._addresses]
+        credentials = _credentials(settings or ClientSettings())
+        self._targets = [_Target(address, credentials) for address in self._addresses]
         self._current = 0
 
     def __enter__(self) -> Self:
@@ -321,6 +333,21 @@ class EventStream(Iterator[SubscribeResponse]):
 
 class _NotFoundOnRepeat(ClientError):
     pass
+
+
+def _credentials(settings: ClientSettings) -> grpc.ChannelCredentials | None:
+    if not settings.tls_ca_path:
+        return None
+    client_context(settings, "client")  # gRPC would not say which file is wrong
+
+    def content(path: str, field: str) -> bytes | None:
+        return read_file(path, f"client.{field}") if path else None
+
+    return grpc.ssl_channel_credentials(
+        root_certificates=content(settings.tls_ca_path, "tls_ca_path"),
+        private_key=content(settings.tls_key_path, "tls_key_path"),
+        certificate_chain=content(settings.tls_cert_path, "tls_cert_path"),
+    )
 
 
 def _filter(stream_ids: Iterable[str], watch_ids: Iterable[str], tasks: Iterable[int]) -> EventFilter:

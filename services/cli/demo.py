@@ -17,6 +17,7 @@ from models.evaluation.telling import TellingScore, Told, score_tellings
 from services.cli.client import Client, ClientError, EventStream
 from services.cli.demo_summary import DemoSummary
 from services.cli.event_line import event_line
+from services.cli.gateway_target import load_settings
 from services.cli.histogram_receiver import HistogramReceiver
 from services.cli.kept_frames import kept_media_times_ms
 from services.cli.start_progress import StartProgress
@@ -102,7 +103,7 @@ class Demo:
             with progress:
                 stack.enter_context(local)
                 cameras = self._start_cameras(local)
-            client = stack.enter_context(Client(local.gateway_address))
+            client = stack.enter_context(Client(local.gateway_address, settings=local.settings.client))
             self._console.print(f"Ready after {time.monotonic() - started_s:.1f} s. Events:\n")
             stack.enter_context(self._follow(client))
             streams = self._add_all(client, cameras)
@@ -231,7 +232,7 @@ class Demo:
 
 def _settings(histograms: HistogramReceiver) -> Settings:
     """The environment's, with a gateway port of the demo's own and, unless they go elsewhere, metrics to us."""
-    settings = Settings.load()
+    settings = load_settings()
     gateway = settings.gateway.model_copy(update={"port": 0})
     telemetry = settings.telemetry
     if not telemetry.otlp_endpoint:

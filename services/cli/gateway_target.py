@@ -6,13 +6,21 @@ from pathlib import Path
 from services.cli.client import Client
 from services.local.stack_file import StackFile
 from services.shared.errors import Unavailable
+from services.shared.settings import Settings
 
 VARIABLE = "STREAMO_GATEWAY"
 
 
 def open_client(gateway: str, directory: Path) -> Client:
-    """A client of what `gateway_targets` finds; see there."""
-    return Client(gateway_targets(gateway, directory))
+    """A client of what `gateway_targets` finds, as `settings.client` says; see there."""
+    targets = gateway_targets(gateway, directory)
+    return Client(targets, settings=load_settings().client)
+
+
+def load_settings() -> Settings:
+    """The settings without the command's own variable, which is none of theirs."""
+    os.environ.pop(VARIABLE, None)
+    return Settings.load()
 
 
 def gateway_targets(gateway: str, directory: Path) -> list[str]:

@@ -1,6 +1,9 @@
 """The `streamo` command."""
 
+import os
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -23,6 +26,28 @@ app = typer.Typer(
     First steps: `streamo demo`, `streamo doctor`, then `streamo up`, then `streamo stream add --help`.
     """,
 )
+
+
+_PEM = {"metavar": "FILE", "exists": True, "dir_okay": False, "readable": True, "resolve_path": True}
+
+
+@app.callback()
+def options(
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(help="Authority of the gateway's certificate, PEM; with it TLS is spoken.", **_PEM),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Our certificate, for a gateway that asks for one, PEM.", **_PEM)
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The key of our certificate, PEM.", **_PEM)] = None,
+) -> None:
+    given = {"TLS_CA_PATH": tls_ca, "TLS_CERT_PATH": tls_cert, "TLS_KEY_PATH": tls_key}
+    for name, path in given.items():
+        if path is not None:  # an option is its setting, for this one command
+            os.environ[f"STREAMO_CLIENT__{name}"] = str(path)
+
+
 app.command()(demo)
 app.command()(up)
 app.command()(down)

@@ -12,14 +12,13 @@ from rich.table import Table
 
 from services.cli.client import Client, ClientError
 from services.cli.doctor import Doctor
-from services.cli.gateway_target import VARIABLE
+from services.cli.gateway_target import load_settings
 from services.cli.options import Directory
 from services.cli.start_progress import StartProgress
 from services.local.detached import start_detached
 from services.local.local_stack import LocalStack
 from services.local.stack_file import DIRECTORY, StackFile
 from services.shared.lifecycle import StopSignal
-from services.shared.settings import Settings
 
 _NEXT_STEPS = """
 Next, in another terminal:
@@ -102,7 +101,7 @@ def status(directory: Directory = DIRECTORY) -> None:
         from services.cli.stream_commands import streams_table
 
         try:
-            with Client(state.gateway) as client:
+            with Client(state.gateway, settings=load_settings().client) as client:
                 console.print(streams_table(client.list_streams()))
         except ClientError as error:
             console.print(f"The gateway does not tell its streams: {error}")
@@ -151,12 +150,6 @@ def simulate(
     command = ["--port", str(port), "--fps", str(fps), *further, "--streams", *names]
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "services.camera", *command])
-
-
-def load_settings() -> Settings:
-    """The settings without the command's own variable, which is none of theirs."""
-    os.environ.pop(VARIABLE, None)
-    return Settings.load()
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:

@@ -22,6 +22,7 @@ from services.gateway.history import History, event_record
 from services.gateway.progress import ProgressBook, StreamPoint
 from services.shared.errors import TimedOut, Unavailable
 from services.shared.kafka import reader
+from services.shared.kafka_connection import connection
 from services.shared.settings import KafkaSettings
 from services.shared.telemetry import Metrics, Telemetry
 from services.shared.topics import Topics
@@ -201,7 +202,7 @@ class EventLog:
         }
 
     def _written_ends(self) -> dict[TopicPartition, int]:
-        with KafkaConsumer(bootstrap_servers=self._settings.bootstrap_servers, group_id=None) as uncommitted:
+        with KafkaConsumer(**connection(self._settings), group_id=None) as uncommitted:
             return uncommitted.end_offsets(list(self._events.values()))
 
     def _step(self, consumer: KafkaConsumer, all_positions: bool) -> None:

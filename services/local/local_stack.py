@@ -23,7 +23,7 @@ from services.local.redis_server import RedisServer
 from services.local.service_process import ServiceProcess
 from services.local.stack_file import DIRECTORY, StackFile, StackState
 from services.shared.errors import AlreadyExists, ServiceError, Unavailable
-from services.shared.settings import GatewaySettings, KafkaSettings, RedisSettings, Settings
+from services.shared.settings import Settings
 from services.shared.topics import Topics
 
 
@@ -56,7 +56,8 @@ class LocalStack(AbstractContextManager["LocalStack"]):
 
     `up` and `down` block. Parts that die while it is up are started again. As a context manager it is up inside
     and down after, whatever happens. `on_change` is called with the new state whenever a part's state changes, from
-    several threads, one at a time; it must not block for long.
+    several threads, one at a time; it must not block for long. Kafka and Redis listen on loopback and ask for no
+    password, unless others are given; how they are reached is theirs to say, whatever `settings` hold.
     """
 
     def __init__(
@@ -64,11 +65,13 @@ class LocalStack(AbstractContextManager["LocalStack"]):
         directory: Path = DIRECTORY,
         settings: Settings | None = None,
         on_change: Callable[[StackState], None] | None = None,
+        broker: KafkaBroker | None = None,
+        redis: RedisServer | None = None,
     ) -> None:
         self.directory = directory.resolve()
         base = settings or Settings.load()
-        self.broker = KafkaBroker(self.directory / "kafka", restart=True)
-        self.redis = RedisServer(self.directory / "redis", restart=True)
+        self.broker = broker or KafkaBroker(self.directory / "kafka", restart=True)
+        self.redis = redis or RedisServer(self.directory / "redis", restart=True)
         self.settings = _pointed_here(base, self.broker, self.redis)
         self.model = RayCluster(self.directory / "model", self.settings, restart=True)
         self.gateway = self._service("gateway", self._gateway_serves)
@@ -234,8 +237,9 @@ class LocalStack(AbstractContextManager["LocalStack"]):
             )
 
     def _gateway_serves(self) -> bool:
-        is_ours = listens(self.gateway.process.pid, self.settings.gateway.port)
-        return is_ours and gateway_serves(self.gateway_address)
+        gateway = self.settings.gateway
+        is_ours = listens(self.gateway.process.pid, gateway.health_port)
+        return is_ours and gateway_serves(f"{gateway.host}:{gateway.health_port}")
 
     def _service(self, name: str, ready: Callable[[], bool]) -> ServicePart:
         return ServicePart(
@@ -269,19 +273,16 @@ class LocalStack(AbstractContextManager["LocalStack"]):
 def _pointed_here(base: Settings, broker: KafkaBroker, redis: RedisServer) -> Settings:
     """`base` with the addresses of this stack. The gateway keeps its port where that is free."""
     wanted = base.gateway.port
-    port = wanted if wanted and is_free(wanted) else free_ports(1)[0]
+    port, health_port = free_ports(2)
+    if wanted and is_free(wanted):
+        port = wanted
+    topics = ("prefix", "partitions", "frames_retention_s", "events_retention_s")
     return base.model_copy(
         update={
-            "kafka": KafkaSettings.model_validate(
-                {
-                    **base.kafka.model_dump(),
-                    "bootstrap_servers": broker.bootstrap_servers,
-                    "replication_factor": 1,
-                }
-            ),
-            "redis": RedisSettings.model_validate({**base.redis.model_dump(), "url": redis.url}),
-            "gateway": GatewaySettings.model_validate(
-                {**base.gateway.model_dump(), "host": HOST, "port": port}
+            "kafka": broker.settings.model_copy(update={name: getattr(base.kafka, name) for name in topics}),
+            "redis": redis.settings.model_copy(update={"timeout_s": base.redis.timeout_s}),
+            "gateway": base.gateway.model_copy(
+                update={"host": HOST, "port": port, "health_port": health_port}
             ),
         }
     )

@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 import ray
-from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 from ray import serve
 from ray.serve.schema import ApplicationStatus
 
 from services.shared.errors import ServiceError, TimedOut, Unavailable
+from services.shared.kafka_connection import admin
 from services.shared.lifecycle import StopSignal
 from services.shared.settings import Settings
 from services.shared.topics import Topics
@@ -89,19 +89,22 @@ def _stay(stop: StopSignal) -> None:
 def _wait_for_topics(settings: Settings, stop: StopSignal) -> None:
     needed = set(vars(Topics.of(settings.kafka)).values())
     deadline_s = time.monotonic() + _KAFKA_TIMEOUT_S
+    failure = ""
     while time.monotonic() < deadline_s:
         try:
-            admin = KafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap_servers)
+            asking = admin(settings.kafka)
             try:
-                if needed <= set(admin.list_topics()):
+                if needed <= set(asking.list_topics()):
                     return
             finally:
-                admin.close()
-        except KafkaError:
-            pass  # not up yet
+                asking.close()
+        except KafkaError as error:
+            failure = f": {error}"  # most likely it is not up yet
         if stop.wait(0.2):
             raise Unavailable("stopped while waiting for Kafka")
-    raise TimedOut(f"Kafka at {settings.kafka.bootstrap_servers} had no topics within {_KAFKA_TIMEOUT_S:g} s")
+    raise TimedOut(
+        f"Kafka at {settings.kafka.bootstrap_servers} had no topics within {_KAFKA_TIMEOUT_S:g} s{failure}"
+    )
 
 
 if __name__ == "__main__":

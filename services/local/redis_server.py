@@ -7,6 +7,7 @@ from pathlib import Path
 from services.local.ports import HOST, free_ports, listens
 from services.local.service_process import ServiceProcess
 from services.shared.errors import Unavailable
+from services.shared.settings import RedisSettings
 
 
 class RedisServer:
@@ -19,7 +20,7 @@ class RedisServer:
             "redis",
             [
                 redis_binary(),
-                *("--bind", HOST, "--port", str(self.port), "--dir", str(directory)),
+                *("--bind", HOST, "--dir", str(directory), *self._access()),
                 *("--save", "", "--appendonly", "no", "--daemonize", "no"),
                 *("--maxmemory", "512mb", "--maxmemory-policy", "allkeys-lru"),
             ],
@@ -33,6 +34,11 @@ class RedisServer:
     def url(self) -> str:
         return f"redis://{HOST}:{self.port}/0"
 
+    @property
+    def settings(self) -> RedisSettings:
+        """How clients reach it."""
+        return RedisSettings(url=self.url)
+
     def start(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         self.process.start()
@@ -43,6 +49,10 @@ class RedisServer:
     def kill(self) -> None:
         """SIGKILL; `start` brings it back on the same port, empty."""
         self.process.kill()
+
+    def _access(self) -> list[str]:
+        """The options that say who may connect."""
+        return ["--port", str(self.port)]
 
     def _answers(self) -> bool:
         if not listens(self.process.pid, self.port):

@@ -3,11 +3,13 @@
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import redis
 from google.protobuf.message import DecodeError
 
 from services.shared.settings import RedisSettings
+from services.shared.tls import client_context, read_secret
 from streamo.v1.state_pb2 import Checkpoint
 
 log = logging.getLogger(__name__)
@@ -23,6 +25,7 @@ class CheckpointStore:
     """Saves in a thread of its own and never blocks its caller. No error leaves it: each is counted by `count`.
 
     Of a stream only the newest checkpoint waits; an older one that was not written yet is replaced.
+    Raises InvalidInput where a file that the settings name is wrong.
     """
 
     def __init__(self, settings: RedisSettings, prefix: str, ttl_s: int, count: Count) -> None:
@@ -31,6 +34,7 @@ class CheckpointStore:
         self._count = count
         self._client = redis.Redis.from_url(
             settings.url,
+            **_credentials(settings),
             socket_timeout=settings.timeout_s,
             socket_connect_timeout=settings.timeout_s,
             retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
@@ -114,3 +118,16 @@ class CheckpointStore:
 
     def _key(self, stream_id: str) -> str:
         return f"{self._prefix}checkpoint/{stream_id}"
+
+
+def _credentials(settings: RedisSettings) -> dict[str, Any]:
+    """What the client needs beyond the URL. Holds the password: not to be logged."""
+    arguments: dict[str, Any] = {}
+    if settings.tls_files():
+        client_context(settings, "redis")  # the client makes its own, later, in a thread, and says less
+        arguments["ssl_ca_certs"] = settings.tls_ca_path or None
+        arguments["ssl_certfile"] = settings.tls_cert_path or None
+        arguments["ssl_keyfile"] = settings.tls_key_path or None
+    if settings.password_path:
+        arguments["password"] = read_secret(settings.password_path, "redis.password_path").get_secret_value()
+    return arguments

@@ -4,13 +4,13 @@ import time
 from collections.abc import Iterable, Sequence
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import KafkaAdminClient
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaConnectionError
 from opentelemetry import propagate
 from opentelemetry.context import Context
 
 from services.shared.errors import Unavailable
+from services.shared.kafka_connection import admin, connection
 from services.shared.settings import KafkaSettings
 from services.shared.topics import MAX_RECORD_BYTES
 
@@ -83,7 +83,7 @@ def producer(
     A record not taken within `delivery_timeout_s` fails, and with it the producer: see `abandon`.
     """
     made = KafkaProducer(
-        bootstrap_servers=settings.bootstrap_servers,
+        **connection(settings),
         transactional_id=None if transactional_id is None else settings.prefix + transactional_id,
         transaction_timeout_ms=15_000,
         delivery_timeout_ms=int(delivery_timeout_s * 1000),
@@ -132,13 +132,11 @@ def abandon(failed: KafkaProducer) -> None:
 
 def cluster_id(settings: KafkaSettings) -> str:
     """The id of the cluster. Raises Unavailable where it does not answer."""
-    admin = KafkaAdminClient(
-        bootstrap_servers=settings.bootstrap_servers, request_timeout_ms=_REQUEST_TIMEOUT_MS
-    )
+    asking = admin(settings)
     try:
-        found = admin.describe_cluster().get("cluster_id")
+        found = asking.describe_cluster().get("cluster_id")
     finally:
-        admin.close()
+        asking.close()
     if not found:
         raise Unavailable(f"Kafka at {settings.bootstrap_servers} does not tell its cluster id")
     return str(found)
@@ -158,7 +156,7 @@ def trace_context(headers: Sequence[tuple[str, bytes]]) -> Context:
 
 def _consumer_settings(settings: KafkaSettings) -> dict[str, object]:
     return {
-        "bootstrap_servers": settings.bootstrap_servers,
+        **connection(settings),
         "isolation_level": "read_committed",
         "auto_offset_reset": "none",
         "enable_auto_commit": False,

@@ -2,14 +2,16 @@
 
 Every value can be set by an environment variable: STREAMO_KAFKA__BOOTSTRAP_SERVERS sets `kafka.bootstrap_servers`.
 A variable that starts with STREAMO_ and names no setting is refused, so that a typing mistake is told, not ignored.
+No setting holds a secret: a password is in a file, and its setting says which.
 """
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.shared.errors import InvalidInput
@@ -22,11 +24,46 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A refused value is not quoted: it may be a secret in the wrong place.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-class KafkaSettings(Section):
+class TlsSection(Section):
+    """Who we are, for the other side of a TLS connection. Files are PEM; `services.shared.tls` reads them."""
+
+    # Both or neither; the key is not encrypted.
+    tls_cert_path: str = ""
+    tls_key_path: str = ""
+
+    @model_validator(mode="after")
+    def _certificate_has_its_key(self) -> Self:
+        given, missing = "tls_cert_path", "tls_key_path"
+        if self.tls_key_path:
+            given, missing = missing, given
+        if bool(self.tls_cert_path) != bool(self.tls_key_path):
+            raise ValueError(f"{given} is set without {missing}: set both or neither")
+        return self
+
+
+class TlsClientSection(TlsSection):
+    """A client of a server that speaks TLS; it shows its certificate where the server asks for one."""
+
+    # Whom to believe. Empty: the authorities that the machine trusts.
+    tls_ca_path: str = ""
+
+    def tls_files(self) -> list[str]:
+        """The fields that name a file."""
+        return [name for name in ("tls_ca_path", "tls_cert_path", "tls_key_path") if getattr(self, name)]
+
+
+class KafkaSettings(TlsClientSection):
     bootstrap_servers: str = "127.0.0.1:9092"
+    # SASL goes over TLS alone: one of the mechanisms sends the password itself.
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["", "SCRAM-SHA-512", "PLAIN"] = ""
+    username: str = ""
+    # A file that holds nothing but the password.
+    password_path: str = ""
     # Put before every topic, group and transactional id, so that installations can share a cluster.
     prefix: str = ""
     # Of `frames`, `events` and `state`. Fixed once the topics exist.
@@ -36,11 +73,41 @@ class KafkaSettings(Section):
     frames_retention_s: int = Field(default=6 * 3600, ge=60)
     events_retention_s: int = Field(default=7 * 24 * 3600, ge=60)
 
+    @model_validator(mode="after")
+    def _protocol_and_credentials_agree(self) -> Self:
+        sasl = ("sasl_mechanism", "username", "password_path")
+        given = [name for name in sasl if getattr(self, name) != ""]
+        if self.security_protocol == "SASL_SSL" and len(given) < len(sasl):
+            missing = next(name for name in sasl if name not in given)
+            raise ValueError(f"security_protocol SASL_SSL needs {', '.join(sasl)}: set {missing}")
+        if self.security_protocol != "SASL_SSL" and given:
+            raise ValueError(
+                f"{given[0]} is set, but security_protocol is {self.security_protocol}: set it to SASL_SSL"
+            )
+        if self.security_protocol == "PLAINTEXT" and self.tls_files():
+            raise ValueError(
+                f"{self.tls_files()[0]} is set, but security_protocol is PLAINTEXT: set it to SSL or SASL_SSL"
+            )
+        return self
 
-class RedisSettings(Section):
+
+class RedisSettings(TlsClientSection):
+    # rediss:// is TLS. An ACL user stands before the host, as in rediss://streamo@redis:6379/0; without: `default`.
     url: str = "redis://127.0.0.1:6379/0"
+    # A file that holds nothing but the password.
+    password_path: str = ""
     # A call that takes longer counts as failed; the checkpoint is only a cache.
     timeout_s: Positive = 0.5
+
+    @model_validator(mode="after")
+    def _secrets_go_over_tls(self) -> Self:
+        url = urlsplit(self.url)
+        if url.password is not None:
+            raise ValueError("url holds a password: write it to a file, and set password_path to that")
+        given = [*self.tls_files(), *(["password_path"] if self.password_path else [])]
+        if url.scheme != "rediss" and given:
+            raise ValueError(f"{given[0]} is set, but url does not begin with rediss://: TLS takes that")
+        return self
 
 
 class TelemetrySettings(Section):
@@ -118,9 +185,15 @@ class LlmSettings(Section):
     max_poll_interval_s: Positive = 60.0
 
 
-class GatewaySettings(Section):
+class GatewaySettings(TlsSection):
+    """With a certificate the gateway speaks TLS and nothing else."""
+
     host: str = "127.0.0.1"
     port: Port = 50051
+    # Clients must show a certificate by one of these authorities. Empty: anybody may connect.
+    tls_client_ca_path: str = ""
+    # Answers health checks and nothing else, without TLS, for probes that speak none. 0: there is no such port.
+    health_port: Port = 0
     bookmark_period_s: Positive = 5.0
     max_subscribers: int = Field(default=1000, ge=1)
     # Messages waiting for one subscriber before the gateway stops reading Kafka for it.
@@ -130,6 +203,25 @@ class GatewaySettings(Section):
     # Until a write has been read back.
     write_timeout_s: Positive = 10.0
 
+    @model_validator(mode="after")
+    def _clients_are_asked_over_tls(self) -> Self:
+        if self.tls_client_ca_path and not self.tls_cert_path:
+            raise ValueError(
+                "tls_client_ca_path is set without tls_cert_path: clients show certificates over TLS alone; "
+                "set tls_cert_path and tls_key_path"
+            )
+        return self
+
+
+class ClientSettings(TlsClientSection):
+    """How `streamo` speaks to a gateway: over TLS where `tls_ca_path` is set."""
+
+    @model_validator(mode="after")
+    def _certificate_goes_over_tls(self) -> Self:
+        if self.tls_cert_path and not self.tls_ca_path:
+            raise ValueError("tls_cert_path is set without tls_ca_path: TLS is spoken where that is set")
+        return self
+
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
@@ -137,6 +229,7 @@ class Settings(BaseSettings):
         env_nested_delimiter=DELIMITER,
         extra="forbid",
         frozen=True,
+        hide_input_in_errors=True,
         nested_model_default_partial_update=True,
     )
 
@@ -148,6 +241,7 @@ class Settings(BaseSettings):
     encoder: EncoderSettings = EncoderSettings()
     llm: LlmSettings = LlmSettings()
     gateway: GatewaySettings = GatewaySettings()
+    client: ClientSettings = ClientSettings()
 
     @classmethod
     def load(cls) -> "Settings":
@@ -162,7 +256,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             first = error.errors()[0]
             name = PREFIX + DELIMITER.join(str(part) for part in first["loc"]).upper()
-            raise InvalidInput(f"setting {name}: {first['msg']}") from error
+            raise InvalidInput(f"setting {name}: {first['msg'].removeprefix('Value error, ')}") from error
 
     @classmethod
     def variables(cls) -> list[str]:

@@ -7,11 +7,12 @@ import logging
 import sys
 from dataclasses import dataclass
 
-from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.admin import NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 from kafka.partitioner.default import murmur2
 
 from services.shared.errors import InvalidInput
+from services.shared.kafka_connection import admin
 from services.shared.settings import KafkaSettings, Settings
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
@@ -44,24 +45,22 @@ class Topics:
 
     def create(self, settings: KafkaSettings) -> None:
         """Makes the topics that are missing. Raises InvalidInput where an existing one has another partition count."""
-        admin = KafkaAdminClient(
-            bootstrap_servers=settings.bootstrap_servers, request_timeout_ms=_ADMIN_TIMEOUT_MS
-        )
+        making = admin(settings, _ADMIN_TIMEOUT_MS)
         try:
-            existing = set(admin.list_topics())
+            existing = set(making.list_topics())
             for topic in self._specifications(settings):
                 if topic.name not in existing:
                     try:
-                        admin.create_topics([topic], timeout_ms=_ADMIN_TIMEOUT_MS)
+                        making.create_topics([topic], timeout_ms=_ADMIN_TIMEOUT_MS)
                     except TopicAlreadyExistsError:
                         pass  # another service was faster
-            admin.wait_for_topics(
+            making.wait_for_topics(
                 [self.frames, self.events, self.state, self.control, self.quarantine],
                 timeout_ms=_ADMIN_TIMEOUT_MS,
             )
-            described = admin.describe_topics([self.frames, self.events, self.state, self.control])
+            described = making.describe_topics([self.frames, self.events, self.state, self.control])
         finally:
-            admin.close()
+            making.close()
         for topic in described:
             expected = 1 if topic["name"] == self.control else settings.partitions
             found = len(topic["partitions"])

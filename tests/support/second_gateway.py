@@ -14,13 +14,17 @@ class SecondGateway:
     """Entered, it gives a client of that gateway."""
 
     def __init__(self, stack: LocalStack) -> None:
-        port = free_ports(1)[0]
+        port, health_port = free_ports(2)
         address = f"127.0.0.1:{port}"
         self._process = ServiceProcess(
             "gateway-2",
             [sys.executable, "-m", "services.gateway"],
             stack.directory / "logs" / "gateway-2.log",
-            environment={**stack.settings.environment(), "STREAMO_GATEWAY__PORT": str(port)},
+            environment={
+                **stack.settings.environment(),
+                "STREAMO_GATEWAY__PORT": str(port),
+                "STREAMO_GATEWAY__HEALTH_PORT": str(health_port),
+            },
             ready=lambda: gateway_serves(address),
         )
         self._client = Client(address)
