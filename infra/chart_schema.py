@@ -13,13 +13,15 @@ from services.shared.settings import Settings
 
 # The chart fills these in.
 FILLED = {
-    "kafka": {"bootstrap_servers"},
-    "redis": {"url"},
+    "kafka": {"bootstrap_servers", "password_path", "tls_ca_path", "tls_cert_path", "tls_key_path"},
+    "redis": {"url", "password_path", "tls_ca_path", "tls_cert_path", "tls_key_path"},
     "telemetry": {"otlp_endpoint"},
     "model": {"path"},
     "ingest": {"heartbeat_path"},
-    "gateway": {"host", "port"},
+    "gateway": {"host", "port", "health_port", "tls_cert_path", "tls_key_path", "tls_client_ca_path"},
 }
+# Of no service.
+LEFT_OUT = {"client"}
 COMPONENTS = ("ingest", "gateway", "rayHead", "rayWorker", "redis", "collector", "camera")
 
 TEXT = {"type": "string"}
@@ -73,10 +75,16 @@ def component() -> dict:
     )
 
 
+def credentials() -> dict:
+    return closed(passwordSecret=TEXT, caSecret=TEXT, certSecret=TEXT)
+
+
 def settings() -> dict:
     made = Settings.model_json_schema()["$defs"]
     sections = {}
     for name, field in Settings.model_fields.items():
+        if name in LEFT_OUT:
+            continue
         properties = made[field.annotation.__name__]["properties"]
         sections[name] = closed(
             **{
@@ -108,10 +116,18 @@ def schema() -> dict:
                 bootstrapServers=TEXT,
                 port=PORT,
                 peers=OBJECTS,
+                credentials=credentials(),
                 strimzi=closed(version=TEXT, nodes=COUNT, storageSize=TEXT, storageClass=TEXT),
             ),
             redisMode=one_of("external", "inChart"),
-            redisUrl=closed(existingSecret=TEXT, key=TEXT, port=PORT, peers=OBJECTS),
+            redisExternal=closed(
+                # A password in the URL would be in a ConfigMap.
+                url={"type": "string", "pattern": "^(rediss?://([^:@/]+@)?[^@/]+(/[0-9]*)?)?$"},
+                port=PORT,
+                peers=OBJECTS,
+                credentials=credentials(),
+            ),
+            gatewayTls=closed(certSecret=TEXT, clientCaSecret=TEXT),
             checkpoint=closed(volume=OBJECT, subPath=TEXT),
             cameras=closed(
                 allowedCIDRs={

@@ -28,8 +28,9 @@ COPY --from=build /opt/streamo /opt/streamo
 ENV PATH=/opt/streamo/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 OMP_NUM_THREADS=1
 WORKDIR /tmp
 USER 10001:10001
-ENV STREAMO_GATEWAY__HOST=0.0.0.0
+# The check asks where there is never TLS.
+ENV STREAMO_GATEWAY__HOST=0.0.0.0 STREAMO_GATEWAY__HEALTH_PORT=50052
 EXPOSE 50051
 HEALTHCHECK --interval=10s --timeout=10s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import sys; from services.local.gateway_health import gateway_serves; sys.exit(not gateway_serves('127.0.0.1:50051', 5))"]
+    CMD ["python", "-c", "import sys; from services.local.gateway_health import gateway_serves; sys.exit(not gateway_serves('127.0.0.1:50052', 5))"]
 CMD ["python", "-m", "services.gateway"]

@@ -35,6 +35,8 @@ class KafkaBroker:
     The first `start` fetches the jars and formats the storage; ports and data stay the same over `kill` and `start`.
     """
 
+    _logging = _LOGGING
+
     def __init__(self, directory: Path, *, restart: bool = False, jars: KafkaJars | None = None) -> None:
         self.port, self._controller_port = free_ports(2)
         self.jars = jars or KafkaJars()
@@ -82,7 +84,7 @@ class KafkaBroker:
         return self._directory / "server.properties"
 
     def _java(self) -> list[str]:
-        logging = f"-Dlog4j2.configurationFile={_LOGGING}"
+        logging = f"-Dlog4j2.configurationFile={self._logging}"
         return [str(JAVA), *_JVM, logging, "-cp", self.jars.classpath()]
 
     def _properties(self) -> str:

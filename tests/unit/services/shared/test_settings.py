@@ -64,3 +64,74 @@ def test_a_relative_model_is_from_where_the_command_is_given(monkeypatch, tmp_pa
 def test_every_variable_is_one_section_and_one_field():
     assert all(name.count("__") == 1 and name.startswith(PREFIX) for name in Settings.variables())
     assert len(Settings.variables()) == len(set(Settings.variables()))
+
+
+SASL = {
+    "STREAMO_KAFKA__SECURITY_PROTOCOL": "SASL_SSL",
+    "STREAMO_KAFKA__SASL_MECHANISM": "SCRAM-SHA-512",
+    "STREAMO_KAFKA__USERNAME": "streamo",
+    "STREAMO_KAFKA__PASSWORD_PATH": "/secrets/password",
+}
+
+
+def without(name):
+    return {key: value for key, value in SASL.items() if key != f"STREAMO_KAFKA__{name}"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"STREAMO_KAFKA__TLS_CERT_PATH": "a"}, "KAFKA: tls_cert_path is set without tls_key_path: set both"),
+        ({"STREAMO_REDIS__TLS_KEY_PATH": "a"}, "REDIS: tls_key_path is set without tls_cert_path: set both"),
+        ({"STREAMO_GATEWAY__TLS_KEY_PATH": "a"}, "GATEWAY: tls_key_path is set without tls_cert_path"),
+        ({"STREAMO_GATEWAY__TLS_CLIENT_CA_PATH": "a"}, "GATEWAY: tls_client_ca_path is set without tls_cert"),
+        ({"STREAMO_CLIENT__TLS_CERT_PATH": "a", "STREAMO_CLIENT__TLS_KEY_PATH": "b"}, "without tls_ca_path"),
+        (
+            {"STREAMO_KAFKA__TLS_CA_PATH": "a"},
+            "KAFKA: tls_ca_path is set, but security_protocol is PLAINTEXT",
+        ),
+        (without("SECURITY_PROTOCOL"), "KAFKA: sasl_mechanism is set, but security_protocol is PLAINTEXT"),
+        ({**SASL, "STREAMO_KAFKA__SECURITY_PROTOCOL": "SSL"}, "security_protocol is SSL: set it to SASL_SSL"),
+        (without("SASL_MECHANISM"), "password_path: set sasl_mechanism"),
+        (without("USERNAME"), "password_path: set username"),
+        (without("PASSWORD_PATH"), "password_path: set password_path"),
+        ({"STREAMO_KAFKA__SECURITY_PROTOCOL": "SASL_PLAINTEXT"}, "KAFKA__SECURITY_PROTOCOL: .*'SASL_SSL'"),
+        (
+            {"STREAMO_REDIS__PASSWORD_PATH": "a"},
+            "REDIS: password_path is set, but url does not begin with rediss",
+        ),
+        (
+            {"STREAMO_REDIS__TLS_CA_PATH": "a"},
+            "REDIS: tls_ca_path is set, but url does not begin with rediss",
+        ),
+        (
+            {"STREAMO_REDIS__URL": "rediss://u:canary@host"},
+            "REDIS: url holds a password: .* set password_path",
+        ),
+    ],
+)
+def test_security_settings_that_do_not_go_together_are_refused(monkeypatch, variables, told):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidInput, match=told) as refused:
+        Settings.load()
+    assert "canary" not in f"{refused.value} {refused.value.__cause__}"
+
+
+def test_security_settings_that_go_together_are_taken_and_handed_on(monkeypatch):
+    given = {
+        **SASL,
+        "STREAMO_KAFKA__TLS_CA_PATH": "/ca",
+        "STREAMO_KAFKA__TLS_CERT_PATH": "/cert",
+        "STREAMO_KAFKA__TLS_KEY_PATH": "/key",
+        "STREAMO_REDIS__URL": "rediss://streamo@host:6379/0",
+        "STREAMO_REDIS__PASSWORD_PATH": "/password",
+        "STREAMO_GATEWAY__TLS_CERT_PATH": "/cert",
+        "STREAMO_GATEWAY__TLS_KEY_PATH": "/key",
+        "STREAMO_GATEWAY__TLS_CLIENT_CA_PATH": "/ca",
+        "STREAMO_GATEWAY__HEALTH_PORT": "50052",
+        "STREAMO_CLIENT__TLS_CA_PATH": "/ca",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert Settings.load().environment() == given
