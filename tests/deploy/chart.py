@@ -12,7 +12,10 @@ CHART = ROOT / "charts/streamo"
 TOOLS = ROOT / ".cache/deploy-tools"
 HELM = TOOLS / "bin/helm"
 APIS = ("ray.io/v1", "kafka.strimzi.io/v1", "monitoring.coreos.com/v1")
-GIVEN = ("kafka.bootstrapServers=kafka.example:9092", "redisUrl.existingSecret=redis-url")
+GIVEN = (
+    "kafka.bootstrapServers=kafka.example:9092",
+    "redisExternal.url=rediss://streamo@redis.example:6379/0",
+)
 PROFILES = {
     "default": ((), GIVEN),
     "dev": (("dev",), ()),
@@ -76,6 +79,10 @@ def pods(profile: str) -> dict[str, dict]:
 
 def containers(profile: str) -> list[tuple[str, dict]]:
     return [(name, one) for name, pod in pods(profile).items() for one in pod["spec"]["containers"]]
+
+
+def containers_of(profile: str, pod: str) -> list[dict]:
+    return pods(profile)[pod]["spec"]["containers"]
 
 
 def settings_of(profile: str) -> dict[str, str]:

@@ -27,6 +27,7 @@ from tests.deploy.chart import (
     ROOT,
     TOOLS,
     containers,
+    containers_of,
     helm,
     known,
     named,
@@ -156,7 +157,87 @@ def test_a_wrong_value_is_refused_by_its_name(value: str):
 @needs_helm
 def test_what_has_to_be_given_is_asked_for():
     assert "kafka.bootstrapServers" in template("--set", GIVEN[1]).stderr
-    assert "redisUrl.existingSecret" in template("--set", GIVEN[0]).stderr
+    assert "redisExternal.url" in template("--set", GIVEN[0]).stderr
+
+
+@needs_helm
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("kafka.credentials.passwordSecret=", "passwordSecret: settings.kafka.security_protocol is SASL_SSL"),
+        ("settings.kafka.security_protocol=SSL", "passwordSecret: a password is for"),
+        ("redisExternal.url=redis://redis:6379/0", "redisExternal.url: with redisExternal.credentials"),
+        ("gatewayTls.certSecret=", "gatewayTls.certSecret: gatewayTls.clientCaSecret is given"),
+        ("redisExternal.url=rediss://streamo:canary@redis:6379/0", "redisExternal"),
+    ],
+)
+def test_security_that_does_not_go_together_is_refused(value: str, told: str):
+    assert template(*values_of("prod")).returncode == 0
+    done = template(*values_of("prod"), "--set", value)
+    assert done.returncode != 0
+    assert told in done.stderr
+
+
+def mounted(pod: dict, container: dict) -> dict[str, set[tuple[str, str]]]:
+    """path of a mounted file: the Secrets and keys that it is from."""
+    volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes", [])}
+    found: dict[str, set[tuple[str, str]]] = {}
+    for mount in container.get("volumeMounts", []):
+        for source in volumes[mount["name"]].get("projected", {}).get("sources", []):
+            assert mount["readOnly"] is True
+            for item in source["secret"]["items"]:
+                path = f"{mount['mountPath']}/{item['path']}"
+                found.setdefault(path, set()).add((source["secret"]["name"], item["key"]))
+    return found
+
+
+@needs_helm
+@pytest.mark.parametrize("profile", ["prod", "gpu"])
+def test_production_speaks_tls_with_passwords_and_certificates_everywhere(profile: str):
+    data = settings_of(profile)
+    assert data["STREAMO_KAFKA__SECURITY_PROTOCOL"] == "SASL_SSL"
+    assert data["STREAMO_KAFKA__SASL_MECHANISM"] == "SCRAM-SHA-512"
+    assert data["STREAMO_REDIS__URL"].startswith("rediss://streamo@")
+    assert data["STREAMO_GATEWAY__TLS_CLIENT_CA_PATH"]
+    cluster = named(profile, "RayService", "streamo")["spec"]["rayClusterConfig"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    needs = {
+        "streamo-ingest": {"KAFKA"},
+        "streamo-topics-1": {"KAFKA"},
+        "streamo-test-topics": {"KAFKA"},
+        "streamo-gateway": {"KAFKA", "GATEWAY"},
+        "ray-head": {"KAFKA", "REDIS"},
+        "ray-worker-model": {"KAFKA", "REDIS"},
+    }
+    for name, pod in pods(profile).items():
+        files = mounted(pod, pod["spec"]["containers"][0])
+        sections = needs.get(name, set())
+        named_files = {
+            value
+            for variable, value in data.items()
+            if variable.endswith("_PATH")
+            and value.startswith("/etc/streamo/")
+            and variable.split("__")[0].removeprefix(PREFIX) in sections
+        }
+        # Every file that a service's settings name is there, and nobody holds another.
+        assert set(files) == named_files, name
+        assert all(len(sources) == 1 for sources in files.values())
+    gateway = mounted(pods(profile)["streamo-gateway"], containers_of(profile, "streamo-gateway")[0])
+    assert gateway["/etc/streamo/gateway/tls.key"] == {("streamo-gateway-tls", "tls.key")}
+    assert gateway["/etc/streamo/gateway/ca.crt"] == {("streamo-gateway-clients", "ca.crt")}
+    assert gateway["/etc/streamo/kafka/password"] == {("streamo-kafka", "password")}
+
+
+@needs_helm
+def test_a_client_certificate_for_kafka_is_mounted_and_named():
+    done = template(*values_of("prod"), "--set", "kafka.credentials.certSecret=us")
+    rendered = [one for one in yaml.safe_load_all(done.stdout) if one and one["kind"] == "ConfigMap"]
+    config = next(one for one in rendered if one["metadata"]["name"] == "streamo")
+    assert config["data"]["STREAMO_KAFKA__TLS_KEY_PATH"] == "/etc/streamo/kafka/tls.key"
+    assert (
+        done.stdout.count("name: us, items: [{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}]")
+        == 6
+    )
 
 
 @needs_helm
@@ -302,8 +383,9 @@ def test_every_lasting_container_has_probes_and_bounds(profile: str):
             assert "readinessProbe" in one, name
             assert "livenessProbe" in one, name
     gateway = pods(profile)["streamo-gateway"]["spec"]["containers"][0]
-    port = Settings.model_construct().gateway.port
-    assert gateway["readinessProbe"]["grpc"] == {"port": port}
+    # Probes speak no TLS.
+    health_port = int(settings_of(profile)["STREAMO_GATEWAY__HEALTH_PORT"])
+    assert gateway["readinessProbe"]["grpc"] == {"port": health_port}
     assert "tcpSocket" in gateway["livenessProbe"]
 
 
@@ -384,9 +466,10 @@ def test_secrets_are_named_and_never_held(profile: str):
         for variable in one.get("env", []):
             if re.search("URL|PASSWORD|TOKEN|SECRET", variable["name"]):
                 assert "secretKeyRef" in variable["valueFrom"], name
-    with_url = {name for name, one in containers(profile) if "redis-url" in json.dumps(one)}
-    # Nobody but the model gets it.
-    assert with_url == (set() if profile == "dev" else {"ray-head", "ray-worker-model"})
+    # Secrets come as files, and the ConfigMap says where.
+    assert not [
+        key for key in settings_of(profile) if re.search("PASSWORD|KEY|SECRET", key) and "_PATH" not in key
+    ]
 
 
 @needs_helm

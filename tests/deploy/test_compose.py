@@ -143,7 +143,9 @@ def test_addresses_are_those_that_are_listened_on(services: dict):
     assert services["gateway"]["ports"][0].endswith(f":{port}")
     gateway = Dockerfile.read(ROOT / "infra/images/gateway.Dockerfile").stages[-1]
     assert gateway.all("EXPOSE") == [str(port)]
-    assert f"127.0.0.1:{port}" in gateway.all("HEALTHCHECK")[0]
+    # On the port that never speaks TLS.
+    health_port = gateway.environment()["STREAMO_GATEWAY__HEALTH_PORT"]
+    assert f"127.0.0.1:{health_port}" in gateway.all("HEALTHCHECK")[0]
     collector = yaml.safe_load((ROOT / "infra/observability/collector.yaml").read_text())
     assert collector["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"].endswith(":4317")
     assert "http://collector:4317" in (ROOT / ".env").read_text()
