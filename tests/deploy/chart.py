@@ -61,9 +61,13 @@ def named(profile: str, kind: str, name: str) -> dict:
 
 
 def pods(profile: str) -> dict[str, dict]:
+    return pods_in(objects(profile))
+
+
+def pods_in(made: list[dict]) -> dict[str, dict]:
     """name: template, of everything that becomes pods."""
     found = {}
-    for one in objects(profile):
+    for one in made:
         name = one["metadata"]["name"]
         if one["kind"] in ("Deployment", "Job"):
             found[name] = one["spec"]["template"]

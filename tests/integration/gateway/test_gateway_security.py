@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 import redis
+import yaml
 from gateway_harness import RunningGateway, take_events
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
@@ -39,6 +40,7 @@ from streamo.v1.task_pb2 import Task
 # Several processes are started, one after the other.
 pytestmark = pytest.mark.timeout(300)
 
+ROOT = Path(__file__).parents[3]
 WAIT_S = 120.0
 PASSWORD = "canary-p@ss/w:rd%"
 
@@ -61,9 +63,12 @@ def foreign(directory: Path) -> Authority:
 @pytest.fixture(scope="module")
 def secure_broker(directory: Path, authority: Authority) -> Iterator[SecureBroker]:
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
-    broker = SecureBroker(directory / "kafka", authority, PASSWORD)
+    rules = yaml.safe_load((ROOT / "charts/streamo/files/acls.yaml").read_text())
+    broker = SecureBroker(directory / "kafka", authority, PASSWORD, users=rules)
     broker.start()
-    Topics.of(broker.settings).create(broker.settings)
+    broker.allow(rules)
+    topics = broker.settings_of("topics")
+    Topics.of(topics).create(topics)
     yield broker
     broker.stop()
 
@@ -84,6 +89,7 @@ def settings(secure_broker: SecureBroker, secure_redis: SecureRedis, authority: 
         port=0,
         health_port=free_ports(1)[0],
         bookmark_period_s=0.3,
+        write_timeout_s=WAIT_S,
         tls_cert_path=certificate.cert_path,
         tls_key_path=certificate.key_path,
         tls_client_ca_path=authority.ca_path,
@@ -91,7 +97,9 @@ def settings(secure_broker: SecureBroker, secure_redis: SecureRedis, authority: 
     us = ClientSettings(
         tls_ca_path=authority.ca_path, tls_cert_path=client.cert_path, tls_key_path=client.key_path
     )
-    return Settings(kafka=secure_broker.settings, redis=secure_redis.settings, gateway=gateway, client=us)
+    return Settings(
+        kafka=secure_broker.settings_of("gateway"), redis=secure_redis.settings, gateway=gateway, client=us
+    )
 
 
 @pytest.fixture(scope="module")
@@ -101,13 +109,15 @@ def gateway(settings: Settings) -> Iterator[RunningGateway]:
 
 
 def test_a_watch_is_answered_over_tls_from_end_to_end(
-    settings: Settings, gateway: RunningGateway, tmp_path: Path
+    settings: Settings, gateway: RunningGateway, secure_broker: SecureBroker, tmp_path: Path
 ) -> None:
-    """A client's certificate at the gateway; certificates and passwords at Kafka and Redis."""
-    replica = ReplicaProcess(settings, tmp_path / "replica.log")
-    bench = Bench(settings.kafka)
+    """A client's certificate at the gateway; certificates and passwords at Kafka and Redis, and at Kafka each service
+    as a user of its own, who may do no more than the chart's users may."""
+    model = settings.model_copy(update={"kafka": secure_broker.settings_of("model")})
+    replica = ReplicaProcess(model, tmp_path / "replica.log")
+    bench = Bench(secure_broker.settings_of("ingest"))
     try:
-        with Client(gateway.address, settings=settings.client) as client:
+        with Client(gateway.address, WAIT_S, settings.client) as client:
             client.add_stream("gate", "file.mp4")
             client.add_watch("gate", "cars", Task.TASK_EVENT, "Report cars.")
             epoch = bench.begin_epoch("gate")
