@@ -87,6 +87,10 @@ class LLM:
             "heartbeat_age_s": self._replica.heartbeat_age_s,
         }
 
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What ServePolicy goes by. Serve asks every few seconds where the number of replicas is not fixed."""
+        return self._replica.load.metrics()
+
     def check_health(self) -> None:
         """Raises Unavailable where the loop stands still or has ended; Serve then replaces the replica."""
         if self._replica.failure is not None:

@@ -14,10 +14,16 @@ class EngineMeter:
         self._engine = engine
         self._telemetry = telemetry
         self._monotonic_s = monotonic_s
+        self._busy_s = 0.0
         telemetry.start_at_zero(Metrics.ROUNDS_EVICTED, Metrics.SOFTMAX_DISAGREEMENTS)
         telemetry.gauge(Metrics.KV_FREE_BLOCKS, lambda: engine.stats.free_blocks)
         telemetry.gauge(Metrics.KV_HELD_BLOCKS, lambda: engine.stats.held_blocks)
         telemetry.gauge(Metrics.PINNED_PREFIXES, lambda: engine.stats.pinned_prefixes)
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds spent in steps so far. Replays are left out: they come with a takeover and do not come again."""
+        return self._busy_s
 
     def step(self) -> list[Decision | Reply]:
         """As the engine's; a step that raises counts for nothing."""
@@ -35,6 +41,8 @@ class EngineMeter:
             if fed:
                 telemetry.count(Metrics.TOKENS_FED, fed, kind=kind)
         telemetry.record(Metrics.BATCH_TOKENS, num_tokens)
+        num_replayed = after.replay_tokens - before.replay_tokens
+        self._busy_s += (ended_s - started_s) * (1 - num_replayed / max(num_tokens, 1))
         if evicted := after.evicted_rounds - before.evicted_rounds:
             telemetry.count(Metrics.ROUNDS_EVICTED, evicted)
         if disagreements := after.disagreements - before.disagreements:

@@ -91,6 +91,15 @@ class Partition:
         return sum(stream.roster.num_waiting for stream in self._streams.values())
 
     @property
+    def lag_s(self) -> float:
+        """Age of the oldest frame that is still to be decided; 0 where all are decided."""
+        waiting_since_us = [
+            since_us for stream in self._streams.values() if (since_us := stream.waiting_since_us) is not None
+        ]
+        now_us = self._parts.wall_us()
+        return max(0.0, (now_us - min(waiting_since_us, default=now_us)) / 1e6)
+
+    @property
     def is_waiting(self) -> bool:
         """Something that is not told by the consumer will come soon: an embedding, or the end of a commit."""
         return not self._committer.is_idle or any(stream.is_encoding for stream in self._streams.values())

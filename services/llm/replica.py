@@ -13,9 +13,11 @@ from functools import partial
 from models.engine.errors import BadLogits
 from models.engine.round import Decision
 from services.llm.assignment import Assignment
+from services.llm.autoscaling import ReplicaLoad
 from services.llm.committer import Committer, FailPoint, no_failpoint
 from services.llm.engine_meter import EngineMeter
 from services.llm.frame_reader import FrameReader
+from services.llm.load_meter import LoadMeter
 from services.llm.partition import Partition
 from services.llm.parts import Parts
 from services.llm.picture_reader import PictureReader
@@ -76,6 +78,8 @@ class Replica:
         self._heartbeat_s = time.monotonic()
         self._failure: BaseException | None = None
         self._moved = False
+        self._meter = EngineMeter(parts.engine, parts.telemetry, time.monotonic)
+        self._load_meter = LoadMeter(self._meter, parts, settings.llm.max_sessions)
 
     @property
     def heartbeat_age_s(self) -> float:
@@ -90,6 +94,11 @@ class Replica:
     def num_partitions(self) -> int:
         return len(self._partitions)
 
+    @property
+    def load(self) -> ReplicaLoad:
+        """As of about a second ago."""
+        return self._load_meter.load
+
     def run(self) -> None:
         """Returns after `stop`; on a failure it ends the process."""
         try:
@@ -101,6 +110,7 @@ class Replica:
                 self._advance()
                 self._step()
                 self._commit()
+                self._load_meter.measure(self._partitions.values())
             self._shut_down()
         except BaseException as error:
             self._failure = error
@@ -133,19 +143,13 @@ class Replica:
         )
         timeout_s = self._settings.encoder.timeout_s
         self._pictures = PictureReader(self._settings.kafka, self._frame_reader, timeout_s)
-        self._meter = EngineMeter(self._parts.engine, telemetry, time.monotonic)
         telemetry.start_at_zero(
             Metrics.COMMITS_ABORTED, Metrics.RECORDS_QUARANTINED, Metrics.SESSIONS_REBUILT
         )
         max_named = self._settings.telemetry.max_named_streams
         self._stream_meter = StreamMeter(telemetry, max_named, time.monotonic)
         self._assignment = Assignment(self._settings, self._wait_idle)
-        telemetry.gauge(Metrics.PARTITIONS_OWNED, lambda: len(self._partitions))
-        telemetry.gauge(Metrics.SESSIONS, lambda: self._sum(lambda partition: partition.num_sessions))
-        telemetry.gauge(
-            Metrics.WATCHES_WAITING, lambda: self._sum(lambda partition: partition.num_watches_waiting)
-        )
-        telemetry.gauge(Metrics.PENDING_FRAMES, lambda: self._sum(lambda partition: partition.num_waiting))
+        telemetry.gauge(Metrics.PENDING_FRAMES, self._num_pending)
 
     def _receive(self) -> None:
         if self._moved or self._parts.engine.has_work:
@@ -304,8 +308,8 @@ class Replica:
             for session_id, found in partition.sessions().items()
         }
 
-    def _sum(self, value: Callable[[Partition], int]) -> int:
-        return sum(value(partition) for partition in list(self._partitions.values()))
+    def _num_pending(self) -> int:
+        return sum(partition.num_waiting for partition in list(self._partitions.values()))
 
     def _shut_down(self) -> None:
         """Commits what is ready, then leaves the group; a new owner finds nothing to do again."""

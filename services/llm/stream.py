@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -165,6 +165,13 @@ class Stream:
     @property
     def num_waiting(self) -> int:
         return len(self._queue) + len(self._under_way)
+
+    @property
+    def waiting_since_us(self) -> int | None:
+        """When the oldest frame that is still to be decided was captured; None: all are decided."""
+        queued = (queued.item for queued in self._queue if isinstance(queued.item, Frame))
+        oldest = next(chain(self._under_way, queued), None)
+        return None if oldest is None else oldest.captured_at_us
 
     @property
     def is_encoding(self) -> bool:

@@ -149,8 +149,21 @@ class IngestSettings(Section):
     heartbeat_path: str = ""
 
 
-class EncoderSettings(Section):
-    num_replicas: int = Field(default=1, ge=1)
+class Replicas(Section):
+    # Equal: so many, always. Else the deployment is scaled by its load.
+    min_replicas: int = Field(default=1, ge=1)
+    max_replicas: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _has_a_range(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas ({self.min_replicas}) is more than max_replicas ({self.max_replicas}): raise the latter"
+            )
+        return self
+
+
+class EncoderSettings(Replicas):
     max_batch_frames: int = Field(default=16, ge=1)
     batch_wait_ms: float = Field(default=5.0, ge=0)
     num_gpus: float = Field(default=0.0, ge=0)
@@ -158,8 +171,15 @@ class EncoderSettings(Section):
     timeout_s: Positive = 30.0
 
 
-class LlmSettings(Section):
-    num_replicas: int = Field(default=1, ge=1)
+class LlmSettings(Replicas):
+    # Beyond any of these, on average, a replica is added: sessions over those that there is room for, the share of
+    # time spent in engine steps, and the age of the oldest frame to be decided of a replica as busy as that.
+    target_occupancy: float = Field(default=0.8, gt=0, le=1)
+    target_utilisation: float = Field(default=0.6, gt=0, le=1)
+    target_lag_s: Positive = 2.0
+    # For so long the load has to ask for it before a replica is added, or taken away.
+    upscale_delay_s: float = Field(default=30.0, ge=0)
+    downscale_delay_s: float = Field(default=600.0, ge=0)
     num_gpus: float = Field(default=0.0, ge=0)
     max_sessions: int = Field(default=64, ge=1)
     # Token slots of the KV cache over all sessions: the hard budget.

@@ -3,6 +3,7 @@
 Nothing is exported unless `telemetry.otlp_endpoint` is set; then traces and metrics leave by OTLP over gRPC.
 """
 
+import uuid
 from collections.abc import Callable, Iterable
 
 from opentelemetry import metrics, trace
@@ -13,7 +14,7 @@ from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, Ob
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
-from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
@@ -110,6 +111,13 @@ class Metrics:
         "{watch}",
         "Watches that there is no room for: above 0, add replicas",
     )
+    SESSION_CAPACITY = ("streamo.llm.session_capacity", "{session}", "Sessions that there is room for in all")
+    LAG_S = ("streamo.llm.lag_s", "s", "Age of the oldest frame that is still to be decided")
+    STEP_UTILISATION = (
+        "streamo.llm.step_utilisation",
+        "1",
+        "Share of the last half minute spent in engine steps, without replays",
+    )
     KV_FREE_BLOCKS = ("streamo.llm.kv_free_blocks", "{block}", "Blocks of the KV cache that no session holds")
     KV_HELD_BLOCKS = ("streamo.llm.kv_held_blocks", "{block}", "Blocks of the KV cache that sessions hold")
     PINNED_PREFIXES = (
@@ -149,7 +157,10 @@ class Telemetry:
         self._counters: dict[str, Counter] = {}
         self._histograms: dict[str, Histogram] = {}
         if settings.otlp_endpoint:
-            resource = Resource.create({SERVICE_NAME: f"streamo-{service}"})
+            # Two replicas' metrics must not be taken for one's.
+            resource = Resource.create(
+                {SERVICE_NAME: f"streamo-{service}", SERVICE_INSTANCE_ID: uuid.uuid4().hex}
+            )
             insecure = not settings.otlp_endpoint.startswith("https://")
             spans = OTLPSpanExporter(endpoint=settings.otlp_endpoint, insecure=insecure)
             tracer_provider = TracerProvider(

@@ -53,13 +53,17 @@ def _values(settings: KafkaSettings, topic: str, number: int) -> list[tuple[str,
 
 def replica_process(stack: LocalStack, deployment: str) -> psutil.Process | None:
     """The process of a deployment's replica; None while there is none."""
+    return next(iter(replica_processes(stack, deployment)), None)
+
+
+def replica_processes(stack: LocalStack, deployment: str) -> list[psutil.Process]:
+    """Those of all replicas of a deployment, starting and ending ones too."""
     pid = stack.model.process.pid
-    if pid is None:
-        return None
-    for process in psutil.Process(pid).children(recursive=True):
+    found = []
+    for process in psutil.Process(pid).children(recursive=True) if pid is not None else ():
         try:
             if f"ServeReplica:streamo:{deployment}" in " ".join(process.cmdline()):
-                return process
+                found.append(process)
         except psutil.Error:
             continue
-    return None
+    return found
