@@ -155,11 +155,28 @@ def rows() -> dict[str, list[dict]]:
                 "short",
                 {
                     "live": total(M.SESSIONS),
+                    "room for": total(M.SESSION_CAPACITY),
                     "waiting for room": total(M.WATCHES_WAITING),
                     "pinned prefixes": total(M.PINNED_PREFIXES),
                 },
                 "Waiting above 0: add replicas.",
             ),
+            panel(
+                "Replicas",
+                "short",
+                {
+                    "replicas": f"count({name_of(M.PARTITIONS_OWNED)})",
+                    "partitions owned": total(M.PARTITIONS_OWNED),
+                },
+                "Each partition has one owner: a sum below their number is a takeover under way.",
+            ),
+            panel(
+                "Step utilisation of each replica",
+                "percentunit",
+                {"{{instance}}": name_of(M.STEP_UTILISATION)},
+                M.STEP_UTILISATION[2],
+            ),
+            panel("Lag of each replica", "s", {"{{instance}}": name_of(M.LAG_S)}, M.LAG_S[2]),
             panel("KV blocks", "short", {"held": total(M.KV_HELD_BLOCKS), "free": total(M.KV_FREE_BLOCKS)}),
             panel("Tokens in a step", "short", quantiles(M.BATCH_TOKENS)),
             panel("Frames in an encoder batch", "short", quantiles(M.ENCODE_BATCH_FRAMES)),
@@ -175,11 +192,7 @@ def rows() -> dict[str, list[dict]]:
         "What must not be": [
             panel("Holes or repeats in seq", "short", {"so far": total(M.SEQ_VIOLATIONS)}, "Must stay 0."),
             panel("Quarantined records", "short", {"so far": total(M.RECORDS_QUARANTINED)}),
-            panel(
-                "Frames waiting, partitions owned",
-                "short",
-                {"frames": total(M.PENDING_FRAMES), "partitions": total(M.PARTITIONS_OWNED)},
-            ),
+            panel("Frames waiting", "short", {"so many": total(M.PENDING_FRAMES)}),
             panel("Checkpoints a second", "ops", {"{{reason}}": rate(M.CHECKPOINTS, "reason")}),
             panel("Best token was no state's", "ops", {"rounds a second": rate(M.SOFTMAX_DISAGREEMENTS)}),
             panel(

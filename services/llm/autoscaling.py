@@ -94,13 +94,16 @@ class Autoscaling:
         )
 
     def _has_too_much(self, load: ReplicaLoad) -> bool:
-        """Whether one more should take partitions off this one, though the mean may be low. One that is behind
-        without being busy waits for what that would not mend: the encoder, Kafka, replays after a takeover."""
+        """Whether one more should take partitions off this one, though the mean may be low.
+
+        One that is behind without being busy waits for what that would not mend: the encoder, Kafka, the replays
+        after a takeover.
+        """
         if load.partitions <= 1:
             return False
-        is_full = load.sessions > (1 + self.targets.occupancy) / 2 * load.capacity
+        is_nearly_full = load.sessions > (1 + self.targets.occupancy) / 2 * load.capacity
         is_behind = load.lag_s > self.targets.lag_s and load.utilisation > self.targets.utilisation
-        return is_full or is_behind
+        return is_nearly_full or is_behind
 
     def _fits_fewer(self, loads: Sequence[ReplicaLoad]) -> bool:
         """Whether any one of the replicas could leave. Which one does is not for us to say."""

@@ -611,13 +611,50 @@ def test_replicas_of_the_model_fit_the_workers(profile: str):
     def number(name: str, default: float) -> float:
         return float(given.get("STREAMO_" + name, default))
 
-    encoders, llms = number("ENCODER__NUM_REPLICAS", 1), number("LLM__NUM_REPLICAS", 1)
-    cpus = (encoders + llms) * number("MODEL__NUM_THREADS", 1)
-    gpus = encoders * number("ENCODER__NUM_GPUS", 0) + llms * number("LLM__NUM_GPUS", 0)
-    assert cpus <= group["replicas"] * float(limits["cpu"])
-    assert gpus <= group["replicas"] * float(limits.get("nvidia.com/gpu", 0)) + 1e-9
-    assert llms <= number("KAFKA__PARTITIONS", 8)
+    for bound in ("min", "max"):
+        replicas = group[f"{bound}Replicas"]
+        encoders, llms = (
+            number(f"ENCODER__{bound}_REPLICAS".upper(), 1),
+            number(f"LLM__{bound}_REPLICAS".upper(), 1),
+        )
+        cpus = (encoders + llms) * number("MODEL__NUM_THREADS", 1)
+        gpus = encoders * number("ENCODER__NUM_GPUS", 0) + llms * number("LLM__NUM_GPUS", 0)
+        assert cpus <= replicas * float(limits["cpu"])
+        assert gpus <= replicas * float(limits.get("nvidia.com/gpu", 0)) + 1e-9
+        assert llms <= number("KAFKA__PARTITIONS", 8)
     assert (gpus > 0) == (profile == "gpu") == (given.get("STREAMO_MODEL__DEVICE") == "cuda")
+
+
+@needs_helm
+@profiles
+def test_pods_are_scaled_where_replicas_are_and_the_autoscaler_alone_gets_a_token(profile: str):
+    cluster = named(profile, "RayService", "streamo")["spec"]["rayClusterConfig"]
+    (group,) = cluster["workerGroupSpecs"]
+    given = settings_of(profile)
+    scaled = {
+        name: given.get(f"STREAMO_{name}__MIN_REPLICAS") != given.get(f"STREAMO_{name}__MAX_REPLICAS")
+        for name in ("ENCODER", "LLM")
+    }
+    is_scaled = group["minReplicas"] < group["maxReplicas"]
+    assert cluster.get("enableInTreeAutoscaling", False) is is_scaled is (profile in ("prod", "gpu"))
+    assert set(scaled.values()) == {is_scaled}
+    assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    token = "/var/run/secrets/kubernetes.io/serviceaccount"
+    for name, one in containers(profile):
+        assert token not in {mount["mountPath"] for mount in one.get("volumeMounts", [])}, name
+    api_server = {"protocol": "TCP", "port": 443}
+    reaching = {name for name, spec in policies(profile).items() if api_server in _ports(spec)}
+    assert reaching == ({"ray-head"} if is_scaled else set())
+    if is_scaled:
+        options, head = cluster["autoscalerOptions"], cluster["headGroupSpec"]["template"]["spec"]
+        assert options["securityContext"]["readOnlyRootFilesystem"] is True
+        mounts = {mount["mountPath"]: mount["name"] for mount in options["volumeMounts"]}
+        assert set(mounts) == {"/tmp", token}
+        assert set(mounts.values()) <= {volume["name"] for volume in head["volumes"]}
+
+
+def _ports(policy: dict) -> list[dict]:
+    return [port for rule in policy.get("egress", []) for port in rule.get("ports", [])]
 
 
 @needs_helm

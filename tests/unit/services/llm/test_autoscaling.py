@@ -58,7 +58,8 @@ def test_one_that_is_behind_and_idle_waits_for_something_else():
     assert autoscaling().wanted([late, load_of([1, 0, 0, 0])], 2) == 2
 
 
-def test_a_watch_without_room_brings_one_more_though_the_mean_is_low():
+def test_one_that_is_nearly_full_brings_one_more_though_the_mean_is_low():
+    assert autoscaling().wanted([load_of([5, 4, 0, 0]), load_of([0, 0, 0, 1])], 2) == 2
     assert autoscaling().wanted([load_of([6, 5, 0, 0]), load_of([0, 0, 0, 1])], 2) == 3
 
 
