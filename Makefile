@@ -103,6 +103,10 @@ bench-ablations: $(READY) ## What parts of the recipe are worth, and write docs/
 	@nice $(BIN)/python -m tests.bench.ablations $(call option,steps,$(STEPS)) $(call option,minutes,$(MINUTES)) \
 	  $(call option,warmed,$(WARMED))
 
+.PHONY: bench-scale-out
+bench-scale-out: $(READY) ## A second LLM replica comes and goes with the load: docs/benchmarks/scale-out.* (ten minutes)
+	@PYTHONPATH=tests $(BIN)/python -m tests.bench.scale_out
+
 .PHONY: test-unit
 test-unit: $(READY) ## The tests that start nothing
 	@$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile tests/unit tests/architecture

@@ -179,7 +179,7 @@ class World:
         for record in self.logs.topics.get(TOPICS.control, [])[self.view.next_offset :]:
             self.view = self.view.after(record.key, record.value, record.offset)
         self.engine = self._make_engine()
-        parts = Parts(
+        self.parts = Parts(
             self.engine,
             self.encoder,
             Telemetry("llm", TelemetrySettings()),
@@ -204,7 +204,7 @@ class World:
             standing,
             1,
             TOPICS,
-            parts,
+            self.parts,
             self._reader,
             self.committer,
             CLUSTER_ID,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.cli.client import Client
@@ -56,17 +56,19 @@ class Timeline:
     settings: dict[str, dict[str, object]] = field(default_factory=dict)
     """Those that are not the defaults."""
     moments: list[Moment] = field(default_factory=list)
-    violations: dict[str, list[str]] = field(default_factory=dict)
+    violations: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Of the promise, by stream, over the whole run."""
     events: int = 0
     """Committed, all streams together."""
 
-    def to_json(self) -> dict:
-        return asdict(self)
+    def of_phase(self, phase: str) -> list[Moment]:
+        return [moment for moment in self.moments if moment.phase == phase]
 
 
 class ScaleOut:
     """`run` takes about five minutes. AssertionError where what is waited for does not come."""
+
+    PHASES = ("one watch a stream", "the load doubles", "the load falls")
 
     def __init__(self, directory: Path) -> None:
         self.timeline = Timeline()
@@ -99,7 +101,7 @@ class ScaleOut:
                 self._run(client)
                 for stream_id in self._streams:
                     records = read_stream(self._stack.settings.kafka, stream_id)
-                    self.timeline.violations[stream_id] = violations(records)
+                    self.timeline.violations[stream_id] = tuple(violations(records))
                     self.timeline.events += len(records.events)
         finally:
             self._collector.stop()
@@ -112,19 +114,19 @@ class ScaleOut:
             client.add_stream(stream_id, urls[number % len(urls)])
         self._add_watches(client, "story")
         self._started_s = time.monotonic()
-        self._enter("one watch a stream")
+        self._phase = self.PHASES[0]
         self._watch(
             lambda now: now.owners == [4] and now.total("sessions") == 4, "four sessions on one replica"
         )
         self._hold(20)
         self._add_watches(client, "steps")
-        self._enter("the load doubles")
+        self._phase = self.PHASES[1]
         self._watch(lambda now: now.owners == [2, 2] and now.total("sessions") == 8, "eight on two")
         self._hold(45)
         for stream_id in self._streams:
             client.remove_watch(stream_id, "steps")
             self._num_watches -= 1
-        self._enter("the load falls")
+        self._phase = self.PHASES[2]
         self._watch(lambda now: now.owners == [4] and now.processes == 1, "one replica that owns all")
         self._hold(20)
         progress_ms = self._progress_ms(client)
@@ -142,9 +144,6 @@ class ScaleOut:
 
     def _progress_ms(self, client: Client) -> dict[str, int]:
         return {status.stream.stream_id: status.media_time_ms for status in client.list_streams()}
-
-    def _enter(self, phase: str) -> None:
-        self._phase = phase
 
     def _hold(self, seconds: float) -> None:
         """What holds now has to hold for so long, and to be seen."""
