@@ -7,7 +7,7 @@ from support.scale_out import NUM_PARTITIONS, ScaleOut
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_a_second_replica_comes_with_the_load_and_leaves_with_it(tmp_path: Path) -> None:
     timeline = ScaleOut(tmp_path).run()
     assert timeline.events > 0

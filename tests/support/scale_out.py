@@ -28,7 +28,8 @@ _GAUGES = {
 }
 # Replicas send their gauges every second; one that has not for so long is gone.
 _SILENT_S = 4.0
-_START_TIMEOUT_S = 300.0
+# A replica imports torch and loads the model, beside whatever else the machine does.
+_TIMEOUT_S = 900.0
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ class ScaleOut:
     def run(self) -> Timeline:
         try:
             with self._stack, Client(self._stack.gateway_address) as client:
-                self._stack.start_cameras(["--port", "0", "--fps", "5", "--streams", "gate=21", "yard=22"])
+                self._stack.start_cameras(
+                    ["--port", "0", "--fps", "2", "--size", "224x168", "--streams", "gate=21"]
+                )
                 self._run(client)
                 for stream_id in self._streams:
                     records = read_stream(self._stack.settings.kafka, stream_id)
@@ -109,9 +112,8 @@ class ScaleOut:
 
     def _run(self, client: Client) -> None:
         assert self._stack.cameras is not None
-        urls = [camera.url for camera in self._stack.cameras.cameras]
-        for number, stream_id in enumerate(self._streams):
-            client.add_stream(stream_id, urls[number % len(urls)])
+        for stream_id in self._streams:
+            client.add_stream(stream_id, self._stack.cameras.cameras[0].url)
         self._add_watches(client, "story")
         self._started_s = time.monotonic()
         self._phase = self.PHASES[0]
@@ -152,15 +154,13 @@ class ScaleOut:
 
     def _watch(self, is_so: Callable[[Moment], bool], what: str) -> None:
         """Notes a moment each second until it is so."""
-        deadline_s = time.monotonic() + _START_TIMEOUT_S
+        deadline_s = time.monotonic() + _TIMEOUT_S
         while True:
             moment = self._moment()
             self.timeline.moments.append(moment)
             if is_so(moment):
                 return
-            assert time.monotonic() < deadline_s, (
-                f"not within {_START_TIMEOUT_S:g} s: {what}; last was {moment}"
-            )
+            assert time.monotonic() < deadline_s, f"not within {_TIMEOUT_S:g} s: {what}; last was {moment}"
             time.sleep(1.0)
 
     def _moment(self) -> Moment:
