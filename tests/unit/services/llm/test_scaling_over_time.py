@@ -89,14 +89,14 @@ def test_there_are_never_more_replicas_than_partitions_or_than_allowed(monkeypat
         {"kafka": {"partitions": 4}, "llm": {"max_replicas": 8, "max_sessions": 8}}
     )
     few = SimulatedFleet(settings, monkeypatch).run(lambda t: [50] * 4, HOUR_S)
-    assert changes(few) == [(few[-1].at_s, 4)] or {number for _, number in changes(few)} == {4}
+    assert [number for _, number in changes(few)] == [4]
 
 
 def test_sessions_on_few_partitions_are_spread_until_that_helps_no_more(monkeypatch: pytest.MonkeyPatch):
     heavy: Trace = lambda t: [30, 30, 30, *[0] * 13]  # noqa: E731
     moments = fleet(monkeypatch).run(heavy, 3 * HOUR_S)
     assert not moments[-1].waiting
-    assert len(changes(moments)) <= 4
+    assert changes(moments)[-1][0] < 0.5 * HOUR_S
     assert all(later > earlier for (_, earlier), (_, later) in pairwise(changes(moments))), "no way back down"
 
 
