@@ -98,9 +98,7 @@ class ScaleOut:
     def run(self) -> Timeline:
         try:
             with self._stack, Client(self._stack.gateway_address) as client:
-                self._stack.start_cameras(
-                    ["--port", "0", "--fps", "2", "--size", "224x168", "--streams", "gate=21"]
-                )
+                self._stack.start_cameras(["--port", "0", "--fps", "2", "--streams", "gate=21"])
                 self._run(client)
                 for stream_id in self._streams:
                     records = read_stream(self._stack.settings.kafka, stream_id)
