@@ -1,17 +1,14 @@
 """Hours of load through Ray Serve's own delays and bounds: no flapping, in time, never below what holds the load."""
 
-import json
 import math
 import random
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from support.simulated_fleet import TICK_S, Moment, SimulatedFleet, Trace
 
 from services.shared.settings import Settings
 
-SCALE_OUT = Path(__file__).parents[4] / "docs" / "benchmarks" / "scale-out.json"
 PARTITIONS = 16
 MAX_SESSIONS = 64
 HOUR_S = 3600.0
@@ -112,22 +109,3 @@ def test_work_without_sessions_to_speak_of_scales_too(monkeypatch: pytest.Monkey
     assert len(changes(moments)) <= 6
     # The new ones have caught up, and it stays so while the load does and when replicas leave again.
     assert not any(moment.lag_s for moment in moments if moment.at_s > up_s + 180)
-
-
-def test_the_recorded_run_asks_for_what_it_got(monkeypatch: pytest.MonkeyPatch):
-    """Load and settings of docs/benchmarks/scale-out.md, through the simulation."""
-    recorded = json.loads(SCALE_OUT.read_text())
-    moments, begin_s = recorded["moments"], 120.0
-    settings = Settings.model_validate(recorded["settings"])
-    num_partitions = settings.kafka.partitions
-    last_s = moments[-1]["at_s"]
-
-    def watches(at_s: float) -> list[int]:
-        asked = [m["watches"] for m in moments if m["at_s"] <= max(at_s - begin_s, moments[0]["at_s"])][-1]
-        return [
-            asked // num_partitions + (number < asked % num_partitions) for number in range(num_partitions)
-        ]
-
-    simulated = SimulatedFleet(settings, monkeypatch, start_s=20).run(watches, begin_s + last_s + 120)
-    assert [number for _, number in changes(simulated)] == [2, 1]
-    assert max(len(moment["replicas"]) for moment in moments) == 2
