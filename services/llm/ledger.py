@@ -140,11 +140,11 @@ class Ledger:
         """The frame is handed to the watches, or there are none."""
         self.advance_to(frame.id.following)
         self.position = replace(self.position, is_begun=True)
-        # A source that gives frames is well, so that its next failure is news.
-        self._source_state, self._source_detail = SourceState.SOURCE_STATE_LIVE, ""
         self.count_kept(1, frame.num_seen)
 
     def count_kept(self, num_frames: int, num_seen: int) -> None:
+        # A source that gives frames is well, so that its next failure is news.
+        self._source_state, self._source_detail = SourceState.SOURCE_STATE_LIVE, ""
         self._counters.frames_kept += num_frames
         self._counters.frames_seen += num_seen
 

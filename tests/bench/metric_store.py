@@ -114,7 +114,7 @@ class _Query:
     def _operand(self) -> Vector:
         name = self._take()
         match name:
-            case "sum" | "max":
+            case "sum" | "max" | "count":
                 return self._aggregated(name)
             case "rate" | "increase" | "delta":
                 self._take("(")
@@ -149,7 +149,8 @@ class _Query:
         groups: dict[Labels, list[float]] = defaultdict(list)
         for labels, one in value.items():
             groups[frozenset(pair for pair in labels if pair[0] in by)].append(one)
-        return {labels: sum(ones) if how == "sum" else max(ones) for labels, ones in groups.items()}
+        fold = {"sum": math.fsum, "max": max, "count": lambda ones: float(len(ones))}[how]
+        return {labels: fold(ones) for labels, ones in groups.items()}
 
     def _selected(self) -> tuple[dict[Labels, list[tuple[float, float]]], float]:
         """The series up to now, and the range asked for, 0 where there is none."""

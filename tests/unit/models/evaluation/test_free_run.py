@@ -95,9 +95,13 @@ def test_a_later_start_is_the_same_scene(source):
         assert other.group == first.group and other.instruction == first.instruction
         assert [one.state for one in other.rounds] == [one.state for one in first.rounds]
         assert other.rounds[0].end_ms == other.start_offset_s * 1000
-        # Clouds and wind go by the clock; all else is the same.
-        for picture, same in zip(first.frames(), other.frames(), strict=True):
-            assert np.corrcoef(picture.ravel(), same.ravel())[0, 1] > 0.95
+        # Clouds and wind go by the clock; all else is the same, so no picture is as like another's counterpart.
+        pictures, counterparts = (
+            np.stack([*one.frames()]).reshape(len(one.rounds), -1) for one in (first, other)
+        )
+        alike = np.corrcoef(pictures, counterparts)[: len(pictures), len(pictures) :]
+        own = np.diagonal(alike)
+        assert own.mean() > 0.95 > alike.mean()
 
 
 @pytest.mark.xfail(reason="the shipped checkpoint was trained on another world", strict=True)

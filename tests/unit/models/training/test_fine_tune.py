@@ -114,11 +114,12 @@ def test_a_class_balanced_loss_is_balanced_over_the_data(
 def test_what_is_wrong_with_a_sample_names_it(tmp_path: Path, family_dir: Path, place: FineTuneData) -> None:
     recipe = replace(sft_3b(), **SMALL)
     samples = json.loads(place.train.read_text())
+    sound = samples[0] | {"response": [{"content": "a car", "time": "3.0"}]}
     assert place.video_root is not None
 
     def run_of(name: str, sample: dict[str, Any], findings: list[Finding]) -> FineTuneRun:
         path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps([samples[0], sample]))
+        path.write_text(json.dumps([sound, sample]))
         data = FineTuneData(path, video_root=place.video_root)
         run_dir = tmp_path / f"run-{name}"
         devices = Devices(use_cpu=True)

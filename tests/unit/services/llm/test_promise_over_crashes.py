@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -165,9 +165,14 @@ class History:
                     assert not frames & set(kept_frames(self.frames[stream_id]))
 
     def _check_source(self, stream_id: str) -> None:
-        """Each change of the source is told once."""
-        sent = [record.status.state for record in self.frames[stream_id] if record.HasField("status")]
-        changes = [state for before, state in pairwise([0, *sent]) if state != before]
+        """Each change of the source is told once; whoever gives frames is live again."""
+        changes, state = [], SourceState.SOURCE_STATE_UNSPECIFIED
+        for record in self.frames[stream_id]:
+            before, state = state, SourceState.SOURCE_STATE_LIVE
+            if record.HasField("status"):
+                state = record.status.state
+                if state != before:
+                    changes.append(state)
         events = self.world.events(stream_id)
         told = [event.source_state for event in events if event.kind == EventKind.EVENT_KIND_SOURCE]
         assert told == changes
