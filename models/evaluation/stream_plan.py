@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.data.place.query import TASKS
-from models.data.place.split import check_split
+from models.data.instructions import TASKS
+from models.data.scene import SPLITS
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class StreamPlan:
     tasks: tuple[str, ...] = TASKS
 
     def __post_init__(self) -> None:
-        check_split(self.split)
+        if self.split not in SPLITS:
+            raise ValueError(f"split {self.split!r}: must be one of {', '.join(SPLITS)}")
         if unknown := sorted(set(self.tasks) - set(TASKS)):
             raise ValueError(f"tasks {unknown}: must be of {', '.join(TASKS)}")
         for name in ("lively_streams", "quiet_streams", "first_seed"):

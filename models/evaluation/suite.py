@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import torch
 
-from models.data.place.wording import parse_text
+from models.data import labels
+from models.data.place import wording
 from models.engine.config import EngineConfig, PinnedPositions
 from models.engine.engine import Engine
 from models.evaluation.cached_encoder import CachedEncoder
@@ -145,9 +146,11 @@ def run_suite(
 def parse_of(settings: Mapping[str, Any]) -> Parse:
     """How the texts of a run are understood. ValueError for a source this version does not know."""
     source = settings["source"]["source"]
-    if source != "place":
-        raise ValueError(f"source {source!r}: this version cannot read its texts")
-    return parse_text
+    if source == "simulated":
+        return labels.parse_text
+    if source == "place":
+        return wording.parse_text
+    raise ValueError(f"source {source!r}: this version cannot read its texts")
 
 
 def load_run(directory: Path) -> SuiteRun:

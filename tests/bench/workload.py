@@ -7,8 +7,7 @@ from pathlib import Path
 
 import torch
 
-from models.data.place.layout import PLACE_HEIGHT, PLACE_WIDTH
-from models.data.place.simulated import make_sample
+from models.data.simulated import make_sample
 from models.engine.config import EngineConfig
 from models.engine.engine import Engine
 from models.engine.round import RoundInput
@@ -32,8 +31,7 @@ class Workload:
 
     @classmethod
     def of(cls, model: LanguageModel, encoder: VisionEncoder) -> Workload:
-        size = encoder.budget.fit(PLACE_HEIGHT, PLACE_WIDTH)
-        sample = make_sample(0, "validation", NUM_FRAMES, size)
+        sample = make_sample(0, "validation", NUM_FRAMES)
         return cls(
             model,
             sample.instruction,

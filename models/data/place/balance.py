@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from models.data.place.clip import Clip, draw_clip
 from models.data.place.query import TASKS
 from models.data.place.split import SPLITS
-from models.data.sample import SEPARATOR
 from models.vlm.state import State
 
 
@@ -42,7 +41,7 @@ class Balance:
             for gold in clip.golds
             if clip.task == "grounding" and clip.first_live
         )
-        self.joint += sum(SEPARATOR in turn.text for turn in live)
+        self.joint += sum("; " in turn.text for turn in live)
         self.told += len(clip.golds)
         self.rounds += len(live)
         self.minutes += (live[-1].end_ms - live[0].start_ms) / 60_000

@@ -6,6 +6,7 @@ from models.data.place.act import CAR_KINDS, COLOURS, PERSON_KINDS, PLACES, TOLD
 from models.data.place.instruction import Wordings, find_query, instructions, templates, wordings
 from models.data.place.query import TASKS, queries
 from models.data.place.wording import (
+    SEPARATOR,
     Slots,
     caption,
     colour_text,
@@ -13,9 +14,9 @@ from models.data.place.wording import (
     narration,
     noun,
     parse_text,
+    seconds_text,
     span_text,
 )
-from models.data.sample import SEPARATOR
 
 ALL_TELLINGS = [
     (kind, colour, place)
@@ -57,6 +58,11 @@ def test_what_is_none_of_a_tasks_texts_does_not_parse():
     assert parse_text("qa", "a pink car") == parse_text("qa", "") == parse_text("qa", "12 people") == (None,)
     with pytest.raises(ValueError, match="task"):
         parse_text("poetry", "yes")
+
+
+def test_seconds_are_written_as_in_time_tags():
+    times = (0, 1000, 12_340, 12_350, 999_999_960)
+    assert [seconds_text(t) for t in times] == ["0", "1", "12.3", "12.4", "1000000"]
 
 
 def test_every_instruction_means_one_thing():

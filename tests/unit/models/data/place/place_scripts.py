@@ -1,4 +1,4 @@
-"""Scripts of the watched place: made by hand, or drawn."""
+"""Scripts for the tests of the watched place."""
 
 from dataclasses import replace
 
