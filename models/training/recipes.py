@@ -57,7 +57,7 @@ def tiny() -> ScratchRecipe:
         ),
         budget=FrameBudget(min_pixels=28 * 28, max_pixels=140 * 112),
         vocab_size=1024,
-        max_steps=960,
+        max_steps=3200,
     )
 
 

@@ -10,8 +10,17 @@ from services.shared.tls import client_context, read_secret
 _REQUEST_TIMEOUT_MS = 10_000
 
 
+class _Password(str):
+    """kafka-python logs what its clients were made with, at the level DEBUG: there it reads ***."""
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+    __str__ = __repr__
+
+
 def connection(settings: KafkaSettings) -> dict[str, Any]:
-    """Arguments for any client of kafka-python. Holds the password: not to be logged.
+    """Arguments for any client of kafka-python.
 
     Files are read here, so a client made later has what they hold then. Raises InvalidInput for one that is wrong.
     """
@@ -25,7 +34,7 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
         password = read_secret(settings.password_path, "kafka.password_path")
         arguments["sasl_mechanism"] = settings.sasl_mechanism
         arguments["sasl_plain_username"] = settings.username
-        arguments["sasl_plain_password"] = password.get_secret_value()
+        arguments["sasl_plain_password"] = _Password(password.get_secret_value())
     return arguments
 
 
