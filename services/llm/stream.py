@@ -193,9 +193,8 @@ class Stream:
             return None
         now_s, settings = self._parts.monotonic_s(), self._parts.settings
         silent_s = now_s - self._last_frame_s
-        waiting = [frame.captured_at_us for frame in islice(self._under_way, 1)]
-        waiting += islice((q.item.captured_at_us for q in self._queue if isinstance(q.item, Frame)), 1)
-        behind_s = max(0.0, self._parts.wall_us() - min(waiting)) / 1e6 if waiting else 0.0
+        now_us, waiting_since_us = self._parts.wall_us(), self.waiting_since_us
+        behind_s = max(0.0, now_us - (now_us if waiting_since_us is None else waiting_since_us)) / 1e6
         if self.ledger.source_state == SourceState.SOURCE_STATE_ENDED:
             condition, silent_s = Condition.ENDED, 0.0
         elif self.ledger.source_state in _FAILING:
