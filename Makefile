@@ -51,13 +51,14 @@ define make_venv
 	fi
 endef
 
-# Give the virtual environment $(1) exactly the packages that $(2) pins, and the project itself.
+# Give the virtual environment $(1) exactly the packages that $(2) pins, compiled, and the project itself.
+# Else the first start of every process compiles thousands of files, and each start where Python may not write them.
 define fill_venv
 	@echo "Installing what $(2) pins (about 6 GB with torch; minutes the first time) ..."
 	@index="$$(.cache/uv/bin/python -m pip config get global.index-url 2>/dev/null || true)"; \
 	if test -n "$$index"; then export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; fi; \
 	if test -n "$${PIP_CERT:-}"; then export SSL_CERT_FILE="$${SSL_CERT_FILE:-$$PIP_CERT}"; fi; \
-	$(UV) pip sync --quiet --python $(1)/bin/python --require-hashes $(2) || { \
+	$(UV) pip sync --quiet --compile-bytecode --python $(1)/bin/python --require-hashes $(2) || { \
 	  echo "make: the packages could not be installed. Without internet this works only where uv's cache holds them." >&2; exit 1; }; \
 	$(UV) pip install --quiet --offline --python $(1)/bin/python --no-deps --no-build-isolation --editable .
 endef

@@ -15,7 +15,7 @@ from services.shared.telemetry import Metrics, Spans, Telemetry
 
 @serve.deployment(
     name="Encoder",
-    health_check_period_s=5,
+    health_check_period_s=1,  # a replica that died is found at the next check
     health_check_timeout_s=15,
     graceful_shutdown_timeout_s=10,
     # Else a line is logged for every frame.

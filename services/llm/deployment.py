@@ -20,7 +20,7 @@ _STOP_TIMEOUT_S = 10.0
 @serve.deployment(
     name="LLM",
     max_ongoing_requests=4,
-    health_check_period_s=5,
+    health_check_period_s=1,  # a replica that died is found at the next check
     health_check_timeout_s=15,
     graceful_shutdown_wait_loop_s=0.5,
     graceful_shutdown_timeout_s=30,

@@ -38,7 +38,8 @@ def accepts(port: int) -> bool:
 
 def listens(pid: int | None, port: int) -> bool:
     """Whether it is this process that listens there, and not another that was faster."""
-    if pid is None:
+    # The cheap question first: this is asked again and again while processes start.
+    if pid is None or not accepts(port):
         return False
     try:
         connections = psutil.Process(pid).net_connections("tcp")

@@ -1,7 +1,7 @@
 """The process that holds Ray and the deployments: python -m services.local.ray_host --ready FILE --temp-dir DIR
 
-It starts a Ray node of its own, waits until Kafka has the topics, deploys, tells its address in FILE, and stays.
-Should Ray fail it exits, and whoever supervises it starts it anew.
+It starts a Ray node of its own and Serve, waits until Kafka has the topics, deploys, tells its address in FILE, and
+stays. Should Ray fail it exits, and whoever supervises it starts it anew.
 """
 
 import argparse
@@ -38,9 +38,9 @@ def main() -> None:
         settings = Settings.load()
         _start_ray(arguments.num_cpus, arguments.temp_dir)
         stop = StopSignal()  # after Ray, which sets handlers of its own
-        _wait_for_topics(settings, stop)
         # Frames come from Kafka and events leave by it: nothing calls over HTTP.
         serve.start(proxy_location="Disabled")
+        _wait_for_topics(settings, stop)
         # Only now: it brings torch, and Ray gives its own processes little time to start.
         from services.llm.app import build_app
 

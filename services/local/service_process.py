@@ -12,7 +12,8 @@ from services.local.process_record import ProcessRecord, kill_all, tree_of
 from services.shared.errors import Unavailable
 from services.shared.settings import PREFIX
 
-_POLL_S = 0.05
+# Each look takes some of the time that what starts needs itself.
+_POLL_S = 0.2
 _BACKOFF_MIN_S = 0.5
 _BACKOFF_MAX_S = 30.0
 # A process that lived this long is taken to have been well: its next restart is quick again.
@@ -27,7 +28,7 @@ class ServiceProcess:
     `start` and `stop` block and may be called again and again; `stop` may come from another thread while `start`
     waits, which then raises Unavailable. A `command` that is a function is asked at each start. With `restart` a
     process that ends on its own is started again after a back-off. `on_start` is called with each new process's
-    record, in the thread that started it.
+    record, in the thread that started it; `num_restarts` counts those for which it has been.
     """
 
     def __init__(
@@ -161,8 +162,8 @@ class ServiceProcess:
             if self._stopping.wait(backoff_s):
                 return
             backoff_s = min(2 * backoff_s, _BACKOFF_MAX_S)
-            self.num_restarts += 1
             self._spawn()
+            self.num_restarts += 1
             if self._stopping.is_set():
                 self._process.kill()
                 self._process.wait()
