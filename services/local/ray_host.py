@@ -15,6 +15,7 @@ from kafka.errors import KafkaError
 from ray import serve
 from ray.serve.schema import ApplicationStatus
 
+from services.llm.app import build_app
 from services.shared.errors import ServiceError, TimedOut, Unavailable
 from services.shared.kafka_connection import admin
 from services.shared.lifecycle import StopSignal
@@ -41,9 +42,6 @@ def main() -> None:
         # Frames come from Kafka and events leave by it: nothing calls over HTTP.
         serve.start(proxy_location="Disabled")
         _wait_for_topics(settings, stop)
-        # Only now: it brings torch, and Ray gives its own processes little time to start.
-        from services.llm.app import build_app
-
         serve.run(build_app(settings), name=APPLICATION, route_prefix=None)
         address = ray.get_runtime_context().gcs_address
         arguments.ready.write_text(json.dumps({"address": address, "application": APPLICATION}))
