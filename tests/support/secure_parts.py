@@ -227,6 +227,7 @@ class TlsTerminator:
 
     def __init__(self, port: int, plain_port: int, context: ssl.SSLContext) -> None:
         self._port, self._plain_port, self._context = port, plain_port, context
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -236,9 +237,13 @@ class TlsTerminator:
         asyncio.run_coroutine_threadsafe(serving, self._loop).result(10)
 
     def stop(self) -> None:
+        """Calling it again does nothing."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        thread.join(10)
         self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
