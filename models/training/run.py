@@ -45,6 +45,8 @@ class Machine:
     num_threads: int = 1
     num_workers: int = 0
     """Processes that make samples; 0 makes them between the steps."""
+    use_cpu: bool = True
+    """Even where there is a GPU."""
 
 
 class ScratchRun:
@@ -106,7 +108,8 @@ class ScratchRun:
 
         def evaluation() -> dict[str, float]:
             batch = collator([validation[index] for index in range(len(validation))])
-            right = model.accuracy(**batch)
+            device = next(model.parameters()).device
+            right = model.accuracy(**{name: tensor.to(device) for name, tensor in batch.items()})
             num_placed = self._simulator.num_placed
             return {"placed": float(right[:num_placed].mean()), "others": float(right[num_placed:].mean())}
 
@@ -196,18 +199,18 @@ class ScratchRun:
         return vlm, PixelFormat.load(model_dir)
 
     def _arguments(self, run_dir: Path, *, batch_size: int, **settings: Any) -> TrainingArguments:
-        recipe, num_workers = self._recipe, self._machine.num_workers
+        recipe, machine = self._recipe, self._machine
         return TrainingArguments(
             output_dir=str(run_dir),
             per_device_train_batch_size=batch_size,
             lr_scheduler_type="cosine",
             max_grad_norm=recipe.max_grad_norm,
-            use_cpu=True,
+            use_cpu=machine.use_cpu,
             train_sampling_strategy="sequential",  # already random; a resumed run goes on
             remove_unused_columns=False,
-            dataloader_num_workers=num_workers,
-            dataloader_prefetch_factor=4 if num_workers else None,
-            dataloader_pin_memory=False,
+            dataloader_num_workers=machine.num_workers,
+            dataloader_prefetch_factor=4 if machine.num_workers else None,
+            dataloader_pin_memory=not machine.use_cpu,
             eval_strategy="steps",
             save_strategy="steps",
             save_total_limit=2,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # torch, which other commands need not wait for
     from models.data.finding import Finding
     from models.training.fine_tune import Devices
     from models.training.recipes import FineTuneRecipe, ScratchRecipe
+    from models.training.run import Machine
     from models.vlm.state import State
 
 
@@ -54,6 +55,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make samples or decode videos.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Torch's threads on a CPU.")] = 1,
+    device: Annotated[Device, typer.Option(help="auto: a GPU if there is one.")] = Device.AUTO,
     seed: Annotated[int | None, typer.Option(min=0, help="Else the recipe's.")] = None,
     loss: Annotated[Loss, typer.Option(help="On the state tokens: focal is the paper's.")] = Loss.FOCAL,
     model: Annotated[
@@ -105,9 +107,6 @@ def train(
         bool,
         typer.Option("--skip-broken", help="Leave broken samples out and go on.", rich_help_panel=_TUNING),
     ] = False,
-    device: Annotated[Device, typer.Option(help="auto: a GPU if there is one.", rich_help_panel=_TUNING)] = (
-        Device.AUTO
-    ),
     max_steps: Annotated[
         int | None, typer.Option(min=1, help="Else the recipe's.", rich_help_panel=_SCRATCH)
     ] = None,
@@ -133,6 +132,7 @@ def train(
         streamo train --recipe sft_3b --model prepared --data train.json --video-root videos --output runs/cameras
     """
     from models.training.recipes import RECIPES, ScratchRecipe
+    from models.training.run import Machine
 
     chosen = RECIPES[recipe.value]()
     chosen_loss = replace(chosen.loss, **_LOSSES[loss])
@@ -143,7 +143,8 @@ def train(
             _refuse(recipe, learning_rate=learning_rate, skip_broken=skip_broken or None)
             changes = _given(seed=seed, max_steps=max_steps)
             scratch = replace(chosen, loss=chosen_loss, **changes)
-            _train_from_nothing(scratch, output, resume, warmed, threads, workers)
+            machine = Machine(threads, workers, use_cpu=_uses_cpu(device))
+            _train_from_nothing(scratch, output, resume, warmed, machine)
             return
         _refuse(recipe, max_steps=max_steps, warmed=warmed)
         if model is None or data is None:
@@ -169,12 +170,12 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 def _train_from_nothing(
-    recipe: "ScratchRecipe", output: Path, resume: bool, warmed: Path | None, threads: int, workers: int
+    recipe: "ScratchRecipe", output: Path, resume: bool, warmed: Path | None, machine: "Machine"
 ) -> None:
     import torch
 
     from models.training.loss import class_weights
-    from models.training.run import Machine, ScratchRun
+    from models.training.run import ScratchRun
     from models.training.state_counts import estimated_state_counts
     from models.vlm.state import State
 
@@ -185,7 +186,7 @@ def _train_from_nothing(
         weights = class_weights(torch.tensor(counts, dtype=torch.float64), "class_balanced").tolist()
         shown = {state: (counts[state], weights[state]) for state in State}
         _show_states(Console(stderr=True), shown)
-    ScratchRun(recipe, output, Machine(threads, workers)).train(resume=resume, warmed=warmed)
+    ScratchRun(recipe, output, machine).train(resume=resume, warmed=warmed)
 
 
 @dataclass(frozen=True)
@@ -259,15 +260,19 @@ def _show_states(console: Console, states: "dict[State, tuple[int, float]]") -> 
     console.print(table)
 
 
-def _devices(device: Device, threads: int, workers: int) -> "Devices":
+def _uses_cpu(device: Device) -> bool:
     import torch
-
-    from models.training.fine_tune import Devices
 
     has_gpu = torch.cuda.is_available()
     if device is Device.CUDA and not has_gpu:
         raise ValueError("--device cuda: torch sees no GPU here")
-    use_cpu = device is Device.CPU or not has_gpu
+    return device is Device.CPU or not has_gpu
+
+
+def _devices(device: Device, threads: int, workers: int) -> "Devices":
+    from models.training.fine_tune import Devices
+
+    use_cpu = _uses_cpu(device)
     return Devices(
         use_cpu=use_cpu,
         # As torchrun says it. Accelerate shards over accelerators alone.
