@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from models.engine.device_copy import to_device
 from models.engine.rotary import shift_keys
 
 
@@ -36,8 +37,8 @@ class KVCache:
         self._device = device
 
     def index(self, slots: np.ndarray) -> torch.Tensor:
-        """Slots as an index tensor on the cache's device."""
-        return torch.from_numpy(slots).to(self._device)
+        """Slots, or other integers, as a tensor on the cache's device."""
+        return to_device(slots, self._device)
 
     def write(self, layer: int, slots: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Store [n, num_kv_heads, head_dim] of one layer."""
@@ -63,8 +64,8 @@ class KVCache:
         keys = self.keys.index_select(1, self.index(sources))
         turned = shift_keys(
             keys,
-            torch.tensor(distances, device=self._device),
-            torch.tensor(lengths, device=self._device),
+            self.index(np.asarray(distances, dtype=np.int64)),
+            self.index(np.asarray(lengths, dtype=np.int64)),
             self._inv_freq,
         )
         self.keys.index_copy_(1, self.index(targets), turned)

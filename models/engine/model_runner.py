@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from models.engine.attention import ATTENTION_NAME, AttentionBackend, AttentionRow, AttentionStep
+from models.engine.device_copy import to_device
 from models.engine.kv_cache import KVCache
 from models.engine.scheduler import Row
 from models.vlm.last_layer import Wanted
@@ -77,7 +78,7 @@ class ModelRunner:
             return None
         # All new tokens of a row are there before its last one looks.
         step = self._begin(new_slots, [replace(row, num_queries=1) for row in rows])
-        index = torch.from_numpy(last_tokens).to(self._model.device)
+        index = to_device(last_tokens, self._model.device)
         return Wanted(index, {"attention_step": step})
 
     def _embed(self, rows: Sequence[Row]) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
@@ -86,8 +87,8 @@ class ModelRunner:
         """
         model = self._model
         pieces = [piece for row in rows for piece in row.pieces]
-        token_ids = torch.from_numpy(np.concatenate([piece.token_ids for piece in pieces]))
-        embeds = model.embed(token_ids.to(model.device))
+        token_ids = np.concatenate([piece.token_ids for piece in pieces])
+        embeds = model.embed(to_device(token_ids, model.device))
         places, frames, start = [], [], 0
         for piece in pieces:
             if piece.frame is not None and len(piece.frame):
@@ -97,14 +98,14 @@ class ModelRunner:
             start += len(piece)
         if not frames:
             return embeds.unsqueeze(0), None
-        index = torch.from_numpy(np.concatenate(places)).to(model.device)
+        index = to_device(np.concatenate(places), model.device)
         embeddings, features = model.split_visual(torch.cat(frames))
         embeds.index_copy_(0, index, embeddings)
         return embeds.unsqueeze(0), (index, features)
 
     def _positions(self, rows: Sequence[Row]) -> torch.Tensor:
         positions = np.concatenate([piece.positions for row in rows for piece in row.pieces], axis=1)
-        return torch.from_numpy(positions).unsqueeze(1).to(self._model.device)
+        return to_device(positions, self._model.device).unsqueeze(1)
 
     def _choices(self, hidden: torch.Tensor) -> list[Choice]:
         logits = self._model.logits(hidden).float()

@@ -71,7 +71,6 @@ class VisionEncoder:
         """Raises what the device raises where it no longer answers."""
         torch.zeros(1, device=self.device).item()
 
-    @torch.no_grad()
     def encode(self, frames: Sequence[np.ndarray]) -> list[torch.Tensor]:
         """Visual tokens [rows * cols, visual_size] of each frame, in order; frames do not see each other.
 
@@ -80,8 +79,18 @@ class VisionEncoder:
         """
         if not frames:
             return []
+        return self.encode_patches(*self.patches(frames))
+
+    def patches(self, frames: Sequence[np.ndarray]) -> tuple[torch.Tensor, list[tuple[int, int]]]:
+        """What the host does of `encode`: patch rows of the frames in the encoder's dtype, on its device, and each
+        frame's grid of them.
+        """
         rows, grids = self._pixels.patchify_all(frames)
-        patches = torch.from_numpy(rows).to(self.device, self.dtype)
+        return torch.from_numpy(rows).to(self.device, self.dtype), grids
+
+    @torch.no_grad()
+    def encode_patches(self, patches: torch.Tensor, grids: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
+        """What the device does of `encode`."""
         tokens = vision_tower.visual_tokens(self._visual, patches, tuple(grids))
         area = self.budget.merge_size**2
         return list(tokens.split([grid_rows * grid_cols // area for grid_rows, grid_cols in grids]))

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 import triton
 
-from models.engine.attention.device_copy import copy_to_device
 from models.engine.attention.interface import AttentionRow, AttentionStep
 from models.engine.attention.paged_kernel import attend_items, merge_parts
 from models.engine.attention.work_plan import WorkPlan, keys_per_item
+from models.engine.device_copy import copy_to_device
 from models.engine.kv_cache import KVCache
 
 _LOG2_E = 1.4426950408889634

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch.nn.attention.varlen import varlen_attn
 
-from models.engine.attention.device_copy import copy_to_device
 from models.engine.attention.interface import AttentionRow, AttentionStep
+from models.engine.device_copy import copy_to_device
 from models.engine.kv_cache import KVCache
 
 # Up to torch 2.11 the kernel shares key heads unasked, and does not know the word.

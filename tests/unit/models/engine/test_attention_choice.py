@@ -17,7 +17,7 @@ from models.engine.attention import (
     attention_backend,
     choice,
 )
-from models.engine.attention.device_copy import copy_to_device
+from models.engine.device_copy import copy_to_device
 from models.engine.kv_cache import KVCache
 
 GPU = torch.device("cuda")

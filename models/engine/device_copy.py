@@ -1,4 +1,4 @@
-"""Small integer arrays on their way to the device, all of them in one copy."""
+"""Integer arrays on their way to the device, none of which waits for what a GPU is at."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ import torch
 _ALIGNMENT = 4
 
 
+def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """The array as a tensor of its own type. Does not wait for a GPU: the copy is queued from pinned memory."""
+    on_host = torch.from_numpy(array)
+    if device.type == "cuda":
+        on_host = on_host.pin_memory()
+    return on_host.to(device, non_blocking=True)
+
+
 def copy_to_device(arrays: Sequence[np.ndarray], device: torch.device) -> list[torch.Tensor]:
-    """Each array as an int32 tensor of its shape. Does not wait for a GPU: the copy is queued from pinned memory.
+    """Each array as an int32 tensor of its shape, all of them in one copy that does not wait for a GPU either.
 
     Values must fit into 31 bits, as slots and lengths do.
     """
