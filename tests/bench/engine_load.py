@@ -31,6 +31,8 @@ from tests.bench.workload import Workload
 
 # A reply takes a step a token, so a step must be much shorter than a second is long divided by a reply's tokens.
 BATCH_TOKENS = 320
+# The first calls of a shape compile and allocate.
+WARM_UP_S = 3.0
 SIDES = ("engine", "resend", "evict_half", "evict_quarter")
 
 
@@ -58,7 +60,9 @@ def measure(
     max_streams: int,
     tell: Callable[[Trial], object] = lambda trial: None,
 ) -> Load:
-    """Short trials find about where the limit lies, long ones of `duration_s` find a number that holds."""
+    """Short trials find about where the limit lies, long ones of `duration_s` find a number that holds; a trial
+    before them is not counted.
+    """
     rng = np.random.default_rng(0)
     trials: list[Trial] = []
 
@@ -68,6 +72,8 @@ def measure(
         tell(trials[-1])
         return trials[-1]
 
+    server.open(first_streams)
+    run_trial(server, first_streams, WARM_UP_S, rng, time.monotonic, time.sleep)
     found = most_streams(lambda number: run(number, trial_s), LIMIT_MS, first_streams, max_streams)
     num_streams = max((trial.num_streams for trial in found if trial.holds(LIMIT_MS)), default=0)
     held = None
@@ -134,7 +140,8 @@ def main() -> None:
     parser.add_argument("--window", type=int, help="rounds; by default the checkpoint's or the shape's own")
     parser.add_argument("--seconds", type=float, default=60.0, help="of the trial that counts")
     parser.add_argument("--trial-seconds", type=float, default=8.0, help="of the ones that search")
-    parser.add_argument("--max-streams", type=int, default=256)
+    parser.add_argument("--first-streams", type=int, default=8, help="where the search begins")
+    parser.add_argument("--max-streams", type=int, default=256, help="the KV cache is made for so many")
     parser.add_argument("--batch-tokens", type=int, default=BATCH_TOKENS, help="most tokens in a step")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
@@ -184,7 +191,7 @@ def main() -> None:
         script,
         arguments.trial_seconds,
         arguments.seconds,
-        min(8, arguments.max_streams),
+        min(arguments.first_streams, arguments.max_streams),
         arguments.max_streams,
         tell,
     )

@@ -12,7 +12,11 @@ import torch
 from models.engine.attention import AttentionBackend
 from models.engine.config import EngineConfig
 from models.engine.engine import Engine
+from models.engine.kv_cache import KVCache
+from models.engine.model_runner import Choice
 from models.engine.round import Decision, RoundInput
+from models.engine.scheduler import Row
+from models.engine.slot_table import SlotTable
 from models.vlm.model import VisionEncoder
 from models.vlm.state import State
 from tests.bench.arrivals import Decided
@@ -21,11 +25,15 @@ from tests.bench.scripted import Script, ScriptedRunner
 from tests.bench.workload import Workload
 
 MAX_PENDING_ROUNDS = 4
+_FILLED = "filled"
 LIMIT_MS = 300.0
 
 
 class Frames:
-    """Visual tokens of frames as they arrive: made by an encoder beside the model, or at hand already."""
+    """Visual tokens of frames as they arrive: made by an encoder beside the model, or at hand already.
+
+    The encoder has its pixels as patches: what a host makes of a frame is another process's work where this is served.
+    """
 
     def __init__(self, workload: Workload, encoder: VisionEncoder | None = None) -> None:
         self._workload = workload
@@ -34,15 +42,35 @@ class Frames:
             side = encoder.budget.unit
             rows, cols = workload.grid
             rng = np.random.default_rng(0)
-            self._picture = rng.integers(0, 256, size=(rows * side, cols * side, 3), dtype=np.uint8)
+            picture = rng.integers(0, 256, size=(rows * side, cols * side, 3), dtype=np.uint8)
+            self._patches, self._grids = encoder.patches([picture])
 
     def tokens(self, num_frames: int) -> list[torch.Tensor]:
-        if self._encoder is not None:
-            return self._encoder.encode([self._picture] * num_frames)
+        if self._encoder is not None and num_frames:
+            return self._encoder.encode_patches(self._patches.repeat(num_frames, 1), self._grids * num_frames)
         return [self._workload.frames[index % len(self._workload.frames)] for index in range(num_frames)]
 
 
+class WindowCopies:
+    """Stands in for an engine's model runner while sessions are filled with a past that `source` has been fed: what
+    they would compute is copied from it.
+    """
+
+    def __init__(self, cache: KVCache, source: SlotTable) -> None:
+        self._cache = cache
+        self._source = source
+
+    def run(self, rows: Sequence[Row]) -> list[Choice]:
+        for row in rows:
+            start = row.session.table.end
+            slots = row.session.table.extend(row.pieces)
+            self._cache.copy(self._source.slots[start : start + len(slots)], slots)
+        return []
+
+
 class EngineServer:
+    """One session more than streams stays as it was filled, and the streams' windows are copies of its own."""
+
     def __init__(
         self,
         workload: Workload,
@@ -60,8 +88,8 @@ class EngineServer:
         self.engine = Engine(
             workload.model,
             EngineConfig(
-                max_sessions=max_streams,
-                max_kv_tokens=max_streams * ((window_rounds + 1) * max_round_tokens + 64) + 1024,
+                max_sessions=max_streams + 1,
+                max_kv_tokens=(max_streams + 1) * ((window_rounds + 1) * max_round_tokens + 64) + 1024,
                 max_batch_tokens=max_batch_tokens,
                 max_pending_rounds=MAX_PENDING_ROUNDS,
                 max_reply_tokens=script.reply_tokens + 1,
@@ -76,11 +104,20 @@ class EngineServer:
     def open(self, num_streams: int) -> None:
         """Have at least that many streams, their windows full."""
         past = [self._workload.quiet_round(index) for index in range(self._window_rounds)]
+        if not self._next_round:
+            self._fill(_FILLED, past)
+        engine, runner = self.engine, self.engine._runner
+        copies = WindowCopies(engine._memory.cache, engine._sessions[_FILLED].table)
+        engine._runner = copies  # type: ignore[assignment]
         while len(self._next_round) < num_streams:
-            self.engine.open(str(len(self._next_round)), self._workload.instruction, past)
+            self._fill(str(len(self._next_round)), past)
             self._next_round.append(self._window_rounds)
-            while self.engine.has_work:
-                self.engine.step()
+        engine._runner = runner
+
+    def _fill(self, session_id: str, past: Sequence[RoundInput]) -> None:
+        self.engine.open(session_id, self._workload.instruction, past)
+        while self.engine.has_work:
+            self.engine.step()
 
     def offer(self, streams: Sequence[int], arrival_s: Sequence[float]) -> list[bool]:
         taken = [self.engine.can_append(str(stream)) for stream in streams]
