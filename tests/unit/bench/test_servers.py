@@ -75,6 +75,20 @@ def test_scripted_rounds_respond_with_as_many_tokens_as_the_script_says(workload
     server.engine.check_integrity()
 
 
+def test_a_window_that_is_copied_is_the_one_that_would_be_computed(workload: Workload) -> None:
+    server = make_server(workload, "engine", Script(), 4, max_streams=2, max_batch_tokens=64)
+    assert isinstance(server, EngineServer)
+    server.open(1)
+    server._fill("computed", [workload.quiet_round(index) for index in range(4)])
+    server.engine.check_integrity()
+    cache = server.engine._memory.cache
+    copied, computed = (server.engine._sessions[name].table.slots for name in ("0", "computed"))
+    assert len(copied) == len(computed) > 3 * workload.round_tokens
+    for kept in (cache.keys, cache.values):
+        torch.testing.assert_close(kept[:, copied], kept[:, computed])
+        assert kept[:, copied].abs().amin(dim=(0, 2, 3)).amax() > 0
+
+
 @pytest.mark.parametrize("side", SIDES)
 def test_every_side_decides_every_frame(workload: Workload, side: str) -> None:
     server = make_server(workload, side, Script(0.3, 2), 4, max_streams=4, max_batch_tokens=256)
