@@ -19,16 +19,16 @@ class PixelFormat:
     budget: FrameBudget
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    # (x / 255 - mean) / std as one multiply and one add.
+    # (x / 255 - mean) / std as one multiply and one add, for each number of a patch row.
     _scale: np.ndarray = field(init=False, repr=False, compare=False)
     _shift: np.ndarray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         std = np.asarray(self.std, dtype=np.float64)
-        object.__setattr__(self, "_scale", (1.0 / (255.0 * std)).astype(np.float32))
-        object.__setattr__(
-            self, "_shift", (-np.asarray(self.mean, dtype=np.float64) / std).astype(np.float32)
-        )
+        shift = -np.asarray(self.mean, dtype=np.float64) / std
+        area = self.budget.patch_size**2
+        object.__setattr__(self, "_scale", (1.0 / (255.0 * std)).astype(np.float32).repeat(area))
+        object.__setattr__(self, "_shift", shift.astype(np.float32).repeat(area))
 
     @classmethod
     def load(cls, model_dir: str | Path) -> PixelFormat:
@@ -56,12 +56,15 @@ class PixelFormat:
         num_frames = frames.shape[0]
         patch_rows, patch_cols = self.patch_grid(frames[0])
         patch, merge = self.budget.patch_size, self.budget.merge_size
-        pixels = frames.astype(np.float32) * self._scale + self._shift
-        pixels = pixels.reshape(
+        pixels = frames.reshape(
             num_frames, patch_rows // merge, merge, patch, patch_cols // merge, merge, patch, 3
         )
-        rows = pixels.transpose(0, 1, 4, 2, 5, 7, 3, 6)
-        return np.ascontiguousarray(rows).reshape(num_frames * patch_rows * patch_cols, 3 * patch * patch)
+        # Put in order while still bytes: a quarter of the memory to move.
+        rows = np.ascontiguousarray(pixels.transpose(0, 1, 4, 2, 5, 7, 3, 6))
+        scaled = rows.reshape(num_frames * patch_rows * patch_cols, 3 * patch * patch).astype(np.float32)
+        scaled *= self._scale
+        scaled += self._shift
+        return scaled
 
     def patchify_all(self, frames: Sequence[np.ndarray]) -> tuple[np.ndarray, list[tuple[int, int]]]:
         """Patch rows of frames of any fitted sizes, in their order, and each frame's grid of patches."""
