@@ -25,7 +25,8 @@ from models.data.raw_sample import RawQuestion, RawResponse, RawSample
 
 LICENCE = "Apache-2.0"
 # To be raised whenever equal settings give other clips than before.
-SIMULATOR_VERSION = 1
+SIMULATOR_VERSION = 2
+_STILL_S = 2
 _PACKAGES = ("streamo", "numpy", "pillow", "av")
 
 
@@ -102,7 +103,9 @@ def raw_sample(clip: Clip, name: str) -> RawSample:
 
 
 def write_video(clip: Clip, path: Path, fps: int, height: int, width: int) -> None:
-    """H.264 in MP4, from the clip's first kept frame to its last."""
+    """H.264 in MP4, from the clip's first kept frame to its last, which then stands still for two seconds: what it
+    tells must not be past the last frame of whoever takes one a second.
+    """
     import av
 
     begin_ms, end_ms = clip.times_ms[0], clip.times_ms[-1]
@@ -113,8 +116,8 @@ def write_video(clip: Clip, path: Path, fps: int, height: int, width: int) -> No
         # One thread, and no look-ahead, whose B-frames x264 does not choose alike from run to run.
         stream.codec_context.thread_count = 1
         stream.options = {"preset": "veryfast", "tune": "zerolatency", "crf": "23"}
-        for index in range((end_ms - begin_ms) * fps // 1000 + 1):
-            picture = render(clip.script, begin_ms + index * 1000 // fps, height, width)
+        for index in range((end_ms - begin_ms) * fps // 1000 + 1 + _STILL_S * fps):
+            picture = render(clip.script, min(begin_ms + index * 1000 // fps, end_ms), height, width)
             frame = av.VideoFrame.from_ndarray(picture, "rgb24")
             frame.pts = index
             container.mux(stream.encode(frame))

@@ -5,6 +5,7 @@ import av
 import numpy as np
 import pytest
 
+from models.data.finding import Finding
 from models.data.place.clip import draw_clip
 from models.data.place.data_set import DataSetConfig, raw_sample, write_data_set
 from models.data.place.label import label
@@ -12,6 +13,7 @@ from models.data.place.picture import render
 from models.data.place.query import TASKS
 from models.data.place.script import Script
 from models.data.raw_sample import RawSample
+from models.training.sessions import SessionFile
 from models.vlm.state import State
 
 SMALL = {"num_frames": 6, "width": 160, "height": 128}
@@ -44,12 +46,28 @@ def test_video_shows_the_clip(tmp_path):
     clip = draw_clip(8, "test", 6, TASKS[0], start_ms=0)
     with av.open(str(tmp_path / "videos" / "test-000008.mp4")) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    assert len(frames) == (clip.times_ms[-1] - clip.times_ms[0]) // 200 + 1
+    num_shown = (clip.times_ms[-1] - clip.times_ms[0]) // 200 + 1
+    assert len(frames) == num_shown + 10  # two seconds more
     assert any(act.start_ms < clip.times_ms[-1] and act.end_ms > 1000 for act in clip.script.told_acts)
-    for index, frame in enumerate(frames):
+    for index, frame in enumerate(frames[:num_shown]):
         drawn = render(clip.script, index * 200, 128, 160)
-        differs = np.abs(frame.astype(int) - drawn).max(axis=2) > 80
-        assert differs.sum() < 40  # compression, and nothing that is somewhere else
+        assert num_different(frame, drawn) < 40  # compression, and nothing that is somewhere else
+    still = frames[num_shown:]
+    assert all(num_different(frame, still[0]) < 10 for frame in still)
+
+
+def test_what_is_told_last_has_a_frame_at_one_a_second_too(tmp_path):
+    write_data_set(DataSetConfig("train", 10, num_frames=12, width=160, height=128), tmp_path)
+    raw = [RawSample.parse(element) for element in json.loads((tmp_path / "raw.json").read_text())]
+    samples = SessionFile(tmp_path / "raw.json", None, fps=1.0)
+    findings: list[Finding] = []
+    told = [
+        sum(turn.state == State.RESPONSE for turn in session.rounds)
+        for index in range(len(samples))
+        for session in samples.sessions(index, findings.append)
+    ]
+    assert not findings
+    assert [number > 0 for number in told] == [bool(sample.response) for sample in raw]
 
 
 def test_truth_is_enough_to_label_again(tmp_path):
@@ -104,3 +122,8 @@ def test_raw_times_are_decimal_seconds_that_are_never_early():
 def test_caller_mistakes_are_told(arguments, field):
     with pytest.raises(ValueError, match=field):
         DataSetConfig(**arguments)
+
+
+def num_different(picture: np.ndarray, other: np.ndarray) -> int:
+    """Pixels of clearly another colour."""
+    return int((np.abs(picture.astype(int) - other).max(axis=2) > 80).sum())
