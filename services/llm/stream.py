@@ -399,7 +399,8 @@ class Stream:
         if self._shed is not None and self._shed.frames[-1].offset == frame.offset:
             return True
         late_us = self._parts.wall_us() - frame.captured_at_us
-        if late_us <= self._parts.settings.max_lag_s * 1e6:
+        # Who passes frames over does so up to the newest: the next that is just not late would be late once encoded.
+        if late_us <= self._parts.settings.max_lag_s * 1e6 and self._shed is None:
             return False
         has_newer = any(isinstance(q.item, Frame) and q.item.offset > frame.offset for q in self._queue)
         return has_newer or not at_end

@@ -578,6 +578,19 @@ def test_a_stream_says_which_trouble_it_is_in():
     assert gate.world.partition.health() == []
 
 
+def test_a_live_stream_too_far_behind_jumps_to_its_newest_frame():
+    gate = Gate(max_lag_s=10.0)
+    gate.watch()
+    gate.frames(SILENCE)
+    gate.finish()
+    for _ in range(15):
+        gate.world.now_us += 1_000_000
+        gate.frames(SILENCE)
+    # Not to where it would be on the brink again: what takes a second would then be late for ever.
+    assert gaps(gate.finish()) == [("LAG", 1, 14)]
+    assert gate.world.state(GATE).watches[0].rounds_decided == 2
+
+
 def test_a_recording_that_was_read_to_its_end_is_in_no_trouble():
     gate = Gate("/videos/gate.mp4", is_recording=True)
     gate.watch()
