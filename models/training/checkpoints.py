@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from models.training.trainer import SIDE_FILES
-from models.training.training_model import TRUTH_HEADS_FILE
+from models.training.truth_heads import TRUTH_HEADS_FILE
 
 
 @overload

@@ -33,7 +33,7 @@ class ScratchRecipe:
     clips: ClipPlan = field(default_factory=ClipPlan)
     loss: LossConfig = field(default_factory=LossConfig)
     learning_rate: float = 1.5e-3
-    matrix_learning_rate: float = 0.02
+    matrix_learning_rate: float = 0.01
     warmup_steps: int = 60
     weight_decay: float = 0.05
     adam_beta2: float = 0.98
@@ -58,6 +58,8 @@ def tiny() -> ScratchRecipe:
         budget=FrameBudget(min_pixels=28 * 28, max_pixels=140 * 112),
         vocab_size=1024,
         max_steps=3200,
+        # Probabilities as they are: a balanced loss speaks too often, and no bias puts that right as well.
+        loss=LossConfig(gamma=0.0, balance=None),
     )
 
 

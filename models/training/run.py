@@ -24,7 +24,8 @@ from models.training.recipes import ScratchRecipe
 from models.training.scratch_model import write_random_checkpoint
 from models.training.tokenizer import train_tokenizer
 from models.training.trainer import StreamoTrainer
-from models.training.training_model import TRUTH_HEADS_FILE, TrainingModel, TruthShape
+from models.training.training_model import TrainingModel
+from models.training.truth_heads import TRUTH_HEADS_FILE, TruthShape
 from models.training.warm_up import SeenFramesCollator, SeenFramesDataset, WarmUp, WarmUpModel
 from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat
@@ -180,7 +181,7 @@ class ScratchRun:
     def _truth_shape(self) -> TruthShape:
         first = self._simulator.make_sample(0, "train", 1)
         num_tokens = self._recipe.budget.num_tokens(*first.frames.shape[1:3])
-        return TruthShape(first.truth_sizes, num_tokens, self._simulator.num_placed)
+        return TruthShape(first.truth_sizes, num_tokens)
 
     def _optimizer(self, model: WarmUpModel | TrainingModel, plan: WarmUp | ScratchRecipe) -> Muon:
         recipe = self._recipe

@@ -1,8 +1,7 @@
-"""A model under training: Hugging Face's, its loss, and two heads that help a small one to see."""
+"""A model under training: Hugging Face's, its loss, and the heads that help a small one to see."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,10 @@ from transformers import AutoModelForImageTextToText
 
 from models.training.loss import IGNORED, Balance, weighted_token_losses
 from models.training.packing import PACKED_ATTENTION, Packing
+from models.training.truth_heads import TRUTH_HEADS_FILE, TruthHeads, TruthShape
 from models.vlm import vision_tower
 from models.vlm.last_layer import LastLayer, Wanted
 from models.vlm.model import FAMILIES
-
-TRUTH_HEADS_FILE = "truth_heads.safetensors"
 
 
 @dataclass(frozen=True)
@@ -31,41 +29,6 @@ class LossConfig:
     class_counts: tuple[int, int, int] | None = None
     # Weight of the truth heads' losses at the first step; it falls to zero in a straight line over the run.
     truth_weight: float = 1.0
-
-
-@dataclass(frozen=True)
-class TruthShape:
-    """What the truth heads are told about each frame.
-
-    `sizes`: classes of each column of the truth. `tokens_per_frame`: visual tokens, the same for every frame.
-    `num_placed`: the first so many columns say what is where; they are asked of the visual tokens alone.
-    """
-
-    sizes: tuple[int, ...]
-    tokens_per_frame: int
-    num_placed: int = 0
-
-
-class TruthHead(nn.Module):
-    """Classes of truth columns, read off features by one linear map. Dropped after training."""
-
-    def __init__(self, width: int, sizes: Sequence[int]) -> None:
-        super().__init__()
-        self.sizes = list(sizes)
-        self.linear = nn.Linear(width, sum(self.sizes))
-
-    def forward(self, features: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        """Mean cross entropy of features [N, width] against truth [N, columns]."""
-        columns = self.linear(features).split(self.sizes, dim=-1)
-        losses = [F.cross_entropy(logits, truth[:, k]) for k, logits in enumerate(columns)]
-        return torch.stack(losses).mean()
-
-    @torch.no_grad()
-    def accuracy(self, features: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        """Share of right classes of each column."""
-        columns = self.linear(features).split(self.sizes, dim=-1)
-        right = [(logits.argmax(-1) == truth[:, k]).float().mean() for k, logits in enumerate(columns)]
-        return torch.stack(right)
 
 
 class TrainingModel(nn.Module):
@@ -102,15 +65,17 @@ class TrainingModel(nn.Module):
         if trims_last_layer:
             text.layers[-1] = LastLayer(text.layers[-1])
         self.truth_weight = config.truth_weight if truth is not None else 0.0
-        self.truth = truth
-        hidden_size = vlm.config.text_config.hidden_size
-        # What is in a frame, told from its visual tokens (side by side, so that none need say where it stands),
-        # and from where the language model decides: so the tower learns to see and the decoder to look.
         self.truth_heads = None
+        self._on_the_way: dict[str, torch.Tensor] = {}
         if truth is not None:
-            seen = TruthHead(truth.tokens_per_frame * hidden_size, truth.sizes)
-            read = TruthHead(hidden_size, truth.sizes[truth.num_placed :])
-            self.truth_heads = nn.ModuleDict({"seen": seen, "read": read})
+            self.truth_heads = TruthHeads(truth, vlm.config.text_config.hidden_size)
+            num_layers = len(text.layers)
+            if num_layers < 2:
+                raise ValueError("the truth heads need a language model of at least two layers")
+            half_way = max(0, num_layers // 2 - 1)
+            # Below the last layer, which may leave out what is not wanted and has to decide.
+            self._keep("half_way", text.layers[half_way])
+            self._keep("higher_up", text.layers[max(half_way, num_layers - 2)])
         self.last_parts: dict[str, torch.Tensor] = {}
         """Means of the last batch, for the log; left on the device."""
 
@@ -133,11 +98,9 @@ class TrainingModel(nn.Module):
         """
         at = (labels[0] != IGNORED).nonzero().flatten() - 1
         targets = labels[0, at + 1]
-        with_truth = self.truth_heads is not None and truth is not None and self.truth_weight > 0
-        wanted = torch.unique(torch.cat([at, decisions])) if with_truth else at
-        hidden, visual = self._hidden_states(input_ids, position_ids, lengths, patches, patch_grids, wanted)
+        hidden, visual = self._hidden_states(input_ids, position_ids, lengths, patches, patch_grids, at)
         # The output head only where there is a target: one position in seven.
-        logits = self.vlm.lm_head(hidden[torch.searchsorted(wanted, at)])
+        logits = self.vlm.lm_head(hidden)
         config = self.loss_config
         losses = weighted_token_losses(
             logits,
@@ -150,17 +113,14 @@ class TrainingModel(nn.Module):
         )
         loss = losses.sum() / (max(1, losses.numel()) if num_items_in_batch is None else num_items_in_batch)
         self._note_parts(losses.detach(), targets)
-        if with_truth:
-            assert self.truth_heads is not None and self.truth is not None and truth is not None
-            if len(visual) != len(truth) * self.truth.tokens_per_frame:
-                raise ValueError(
-                    f"the truth heads need {self.truth.tokens_per_frame} tokens a frame; use one frame size"
-                )
-            seen = self.truth_heads["seen"](visual.reshape(len(truth), -1), truth)
-            looked = hidden[torch.searchsorted(wanted, decisions)]
-            read = self.truth_heads["read"](looked, truth[:, self.truth.num_placed :])
-            loss = loss + self.truth_weight * (seen + read)
-            self.last_parts |= {"seen": seen.detach(), "read": read.detach()}
+        if self.truth_heads is not None and truth is not None and self.truth_weight > 0:
+            half_way, higher_up = (self._on_the_way[name][0, decisions] for name in ("half_way", "higher_up"))
+            example = torch.bucketize(decisions, lengths.to(decisions.device).cumsum(0), right=True)
+            is_first = F.pad(example.diff() != 0, (1, 0), value=True)
+            parts = self.truth_heads(visual, half_way, higher_up, truth, is_first)
+            loss = loss + self.truth_weight * torch.stack(list(parts.values())).sum()
+            self.last_parts |= {name: part.detach() for name, part in parts.items()}
+        self._on_the_way.clear()
         return {"loss": loss} if self.training else {"loss": loss, "logits": logits, "targets": targets}
 
     def _hidden_states(
@@ -188,6 +148,14 @@ class TrainingModel(nn.Module):
         output = text(inputs_embeds=embeds, position_ids=position_ids, use_cache=False, **extra)
         hidden = output.last_hidden_state[0]
         return (hidden if self._trims_last_layer else hidden[wanted]), visual
+
+    def _keep(self, name: str, layer: nn.Module) -> None:
+        """Has what the layer gives, [1, T, H], at hand after each forward pass."""
+
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            self._on_the_way[name] = output[0] if isinstance(output, tuple) else output
+
+        layer.register_forward_hook(keep)
 
     def _note_parts(self, losses: torch.Tensor, targets: torch.Tensor) -> None:
         is_state = torch.isin(targets, torch.tensor(self.state_token_ids, device=targets.device))

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from models.training.dataset import SampleMaker
-from models.training.training_model import TRUTH_HEADS_FILE, TruthHead, TruthShape
+from models.training.truth_heads import TRUTH_HEADS_FILE, TruthHead, TruthShape
 from models.vlm import vision_tower
 from models.vlm.pixels import PixelFormat
 

@@ -35,7 +35,7 @@ from models.training.loss import class_weights
 from models.training.recipes import ScratchRecipe, tiny
 from models.training.run import Machine, ScratchRun, Simulator
 from models.training.state_counts import estimated_state_counts
-from models.training.training_model import TRUTH_HEADS_FILE
+from models.training.truth_heads import TRUTH_HEADS_FILE
 from tests.bench import ablation_report
 from tests.bench.ablation_arms import ARMS, Arm, ArmSamples
 from tests.bench.environment import Environment

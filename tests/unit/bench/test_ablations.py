@@ -32,7 +32,7 @@ def recipe() -> ScratchRecipe:
         architecture=Architecture(
             hidden_size=32,
             intermediate_size=64,
-            num_layers=1,
+            num_layers=2,
             num_heads=2,
             num_kv_heads=1,
             mrope_section=(4, 2, 2),

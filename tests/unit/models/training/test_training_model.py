@@ -1,5 +1,7 @@
 """The loss of a packed batch is that of its examples, and that of Hugging Face's whole model."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,8 @@ from transformers import AutoModelForImageTextToText
 from models.data.sample import Round, Sample
 from models.training.dataset import Collator, Example, make_example
 from models.training.loss import state_focal_loss
-from models.training.training_model import LossConfig, TrainingModel, TruthShape
+from models.training.training_model import LossConfig, TrainingModel
+from models.training.truth_heads import TruthShape
 from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat
 from models.vlm.state import State
@@ -93,7 +96,7 @@ def test_a_packed_batch_has_the_loss_of_hugging_faces_model(family_dir: Path, tr
 def test_trimming_the_last_layer_changes_no_gradient(family_dir: Path) -> None:
     dialogue, pixels, examples = load_parts(family_dir)
     batch = Collator(pixels)(examples)
-    truth = TruthShape(sizes=(3, 3, 3, 3), tokens_per_frame=6, num_placed=1)
+    truth = TruthShape(sizes=(3, 3, 3, 3), tokens_per_frame=6)
     if "qwen3" in str(family_dir):
         truth = None  # the heads are for models that are trained from nothing
     gradients = []
@@ -105,6 +108,30 @@ def test_trimming_the_last_layer_changes_no_gradient(family_dir: Path) -> None:
     for name, gradient in gradients[0].items():
         assert gradient is not None, name
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_a_frame_is_compared_with_the_one_before_it_in_its_own_example(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path, "qwen2_5_vl")
+    dialogue, pixels, examples = load_parts(tmp_path)
+    model = make_model(tmp_path, dialogue, truth=TruthShape(sizes=(3, 3, 3, 3), tokens_per_frame=6))
+    model.eval()
+
+    def losses(which: Sequence[Example]) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            model(**Collator(pixels)(which))
+        return {name: model.last_parts[name] for name in ("before", "changed")}
+
+    first, second = (replace(one, truth=np.zeros_like(one.truth)) for one in examples)
+    # All alike within each: between the two nothing is compared, or this would count as a change.
+    other = replace(second, truth=np.full_like(second.truth, 2))
+    for name, loss in losses([first, other]).items():
+        parts = [losses([one])[name] * (len(one.frames) - 1) for one in (first, other)]
+        torch.testing.assert_close(loss, sum(parts) / (len(first.frames) + len(other.frames) - 2))
+    # A single change among many weighs as much as all that stayed.
+    moved = replace(second, truth=second.truth.copy())
+    moved.truth[-1, 0] = 1
+    for name, loss in losses([moved]).items():
+        assert loss > 1.2 * losses([second])[name]
 
 
 def test_a_saved_model_is_a_checkpoint_of_its_family(family_dir: Path, tmp_path: Path) -> None:

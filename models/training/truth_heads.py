@@ -1,0 +1,104 @@
+"""What a small model is asked besides its replies, so that it learns to see and to compare. Dropped after training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+TRUTH_HEADS_FILE = "truth_heads.safetensors"
+
+
+@dataclass(frozen=True)
+class TruthShape:
+    """What the truth heads are told about each frame.
+
+    `sizes`: classes of each column of the truth. `tokens_per_frame`: visual tokens, the same for every frame.
+    """
+
+    sizes: tuple[int, ...]
+    tokens_per_frame: int
+
+
+class TruthHead(nn.Module):
+    """Classes of truth columns, read off features by one linear map."""
+
+    def __init__(self, width: int, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.sizes = list(sizes)
+        self.linear = nn.Linear(width, sum(self.sizes))
+
+    def forward(self, features: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        """Mean cross entropy of features [N, width] against truth [N, columns]."""
+        return self._losses(features, truth).mean()
+
+    def balanced(self, features: torch.Tensor, truth: torch.Tensor, is_rare: torch.Tensor) -> torch.Tensor:
+        """Mean cross entropy where `is_rare`, bool [N, columns], and that where it is not, added up."""
+        losses = self._losses(features, truth)
+        rare = losses[is_rare]
+        return losses[~is_rare].mean() + (rare.mean() if len(rare) else rare.sum())
+
+    @torch.no_grad()
+    def accuracy(self, features: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        """Share of right classes of each column."""
+        columns = self.linear(features).split(self.sizes, dim=-1)
+        right = [(logits.argmax(-1) == truth[:, k]).float().mean() for k, logits in enumerate(columns)]
+        return torch.stack(right)
+
+    def _losses(self, features: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        columns = self.linear(features).split(self.sizes, dim=-1)
+        losses = [F.cross_entropy(logits, truth[:, k], reduction="none") for k, logits in enumerate(columns)]
+        return torch.stack(losses, dim=1)
+
+
+class TruthHeads(nn.Module):
+    """Heads on a model's way from pictures to decisions.
+
+    `seen`: what is in a frame, from its visual tokens, side by side, so that none need say where it stands. `read`:
+    the same, from where the state is decided, half-way up the layers. `before` and `changed`, from the same place
+    higher up: what was in the frame before, and what has come to be since (class 0: nothing has). Without the last
+    two a model learns to go on with what it decided last, and not to compare: of two frames' features no single one
+    says that they differ. Little changes from frame to frame, so in both what has changed weighs as much as all else.
+    """
+
+    def __init__(self, shape: TruthShape, hidden_size: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.seen = TruthHead(shape.tokens_per_frame * hidden_size, shape.sizes)
+        self.read = TruthHead(hidden_size, shape.sizes)
+        self.before = TruthHead(hidden_size, shape.sizes)
+        self.changed = TruthHead(hidden_size, [1 + size for size in shape.sizes])
+
+    def forward(
+        self,
+        visual: torch.Tensor,
+        half_way: torch.Tensor,
+        higher_up: torch.Tensor,
+        truth: torch.Tensor,
+        is_first: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Losses by head, for N frames: visual [N * tokens, hidden], half_way and higher_up [N, hidden] where each
+        frame's state is decided, truth [N, columns]; is_first, bool [N]: the frame has none before it.
+        """
+        if len(visual) != len(truth) * self.shape.tokens_per_frame:
+            raise ValueError(
+                f"the truth heads need {self.shape.tokens_per_frame} tokens a frame; use one frame size"
+            )
+        losses = {
+            "seen": self.seen(visual.reshape(len(truth), -1), truth),
+            "read": self.read(_normed(half_way), truth),
+        }
+        later = (~is_first).nonzero().flatten()
+        if len(later):
+            features, now, before = _normed(higher_up[later]), truth[later], truth[later - 1]
+            has_changed = now != before
+            losses["before"] = self.before.balanced(features, before, has_changed)
+            losses["changed"] = self.changed.balanced(features, (now + 1) * has_changed, has_changed)
+        return losses
+
+
+def _normed(hidden: torch.Tensor) -> torch.Tensor:
+    return F.rms_norm(hidden, hidden.shape[-1:])
