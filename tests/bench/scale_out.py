@@ -75,13 +75,14 @@ def draw(timeline: Timeline, path: Path) -> None:
         one.set_ylim(bottom=0)
         for phase in ScaleOut.PHASES:
             one.axvline(timeline.of_phase(phase)[0].at_s, color="#bbbbbb", linewidth=0.8)
-    for phase in ScaleOut.PHASES:
+    for number, phase in enumerate(ScaleOut.PHASES):
+        # In turn on two lines: the first phases are short.
         replicas.annotate(
             phase, (timeline.of_phase(phase)[0].at_s, 1), xycoords=("data", "axes fraction"),
-            xytext=(3, 2), textcoords="offset points", fontsize=9, va="bottom",
+            xytext=(3, 2 + 11 * (number % 2)), textcoords="offset points", fontsize=9, va="bottom",
         )  # fmt: skip
-    sessions.legend(frameon=False, fontsize=8, ncols=2, loc="upper left")
-    partitions.legend(frameon=False, fontsize=8, ncols=3, loc="upper left")
+    for one in (partitions, sessions):
+        one.legend(frameon=False, fontsize=8, ncols=4, loc="lower right", bbox_to_anchor=(1, 0.98))
     figure.suptitle("A second LLM replica comes and goes with the load", x=0.01, ha="left")
     figure.savefig(path, dpi=130)
     plt.close(figure)
