@@ -1,6 +1,7 @@
 """The chart rendered by Helm, for each profile, as data."""
 
 import subprocess
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
@@ -45,8 +46,13 @@ def template(*arguments: str, apis: tuple[str, ...] = APIS) -> subprocess.Comple
     return helm("template", "streamo", str(CHART), "--kube-version", "1.33.0", *known(apis), *arguments)
 
 
-@cache
 def objects(profile: str) -> list[dict]:
+    """The caller's own: some checks change what they are given."""
+    return deepcopy(_objects(profile))
+
+
+@cache
+def _objects(profile: str) -> list[dict]:
     done = template(*values_of(profile))
     assert done.returncode == 0, done.stderr
     return [one for one in yaml.safe_load_all(done.stdout) if one]
