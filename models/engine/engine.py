@@ -218,8 +218,9 @@ class Engine:
 
     def _decide(self, session: Session, choice: Choice) -> tuple[Decision, Reply | None]:
         silence, standby, response = choice.state_logits
-        bias = session.sensitivity
-        state, reply = session.decide(State(int(np.argmax((silence, standby + bias, response + bias)))))
+        of_standby, of_response = (session.sensitivity + bias for bias in self._model.config.state_bias)
+        biased = (silence, standby + of_standby, response + of_response)
+        state, reply = session.decide(State(int(np.argmax(biased))))
         best_state_id = self._model.dialogue.state_token_ids[int(np.argmax(choice.state_logits))]
         decision = Decision(
             session.session_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -11,17 +12,27 @@ FILE_NAME = "streamo.json"
 
 @dataclass(frozen=True)
 class StreamoConfig:
-    """Dialogue settings that a checkpoint was trained with and must be served with."""
+    """Dialogue settings that a checkpoint was trained with and must be served with.
+
+    `state_bias` is added to the logits of Standby and Response: how readily a checkpoint speaks, chosen on validation
+    data once it is trained. What a watch asks for (its sensitivity) comes on top.
+    """
 
     window_rounds: int
     max_reply_tokens: int
     system_prompt: str
     max_instruction_tokens: int = 256
+    state_bias: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
         for name in ("window_rounds", "max_reply_tokens", "max_instruction_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{FILE_NAME}: {name} must be at least 1, got {getattr(self, name)}")
+        is_number = [isinstance(bias, int | float) and math.isfinite(bias) for bias in self.state_bias]
+        if is_number != [True, True]:
+            raise ValueError(
+                f"{FILE_NAME}: state_bias must be two finite numbers, for Standby and Response, got {self.state_bias}"
+            )
 
     @classmethod
     def load(cls, model_dir: str | Path) -> StreamoConfig:
@@ -33,6 +44,9 @@ class StreamoConfig:
         known = {field.name for field in fields(cls)}
         if unknown := sorted(values.keys() - known):
             raise ValueError(f"{path} has unknown names {unknown}; known are {sorted(known)}")
+        if "state_bias" in values:
+            bias = values["state_bias"]
+            values["state_bias"] = tuple(bias) if isinstance(bias, list) else (bias,)
         try:
             return cls(**values)
         except TypeError as error:

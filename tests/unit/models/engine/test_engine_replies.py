@@ -205,6 +205,27 @@ def test_sensitivity_decides_at_its_threshold(model: LanguageModel) -> None:
             engine.close("gate")
 
 
+def test_a_checkpoint_s_own_bias_decides_with_that_of_the_watch() -> None:
+    model = make_model(seed=5)
+    (one,) = make_rounds(model, 0, 1)
+
+    def decide(state_bias: tuple[float, float], sensitivity: float = 0.0) -> Decision:
+        model.config = replace(model.config, state_bias=state_bias)
+        engine = Engine(model, CONFIG)
+        engine.open("gate", INSTRUCTIONS[0], sensitivity=sensitivity)
+        engine.append("gate", one)
+        (decision,) = (output for output in engine.step() if isinstance(output, Decision))
+        return decision
+
+    own = decide((0.0, 0.0))
+    assert decide((-100.0, -100.0)).state is State.SILENCE
+    assert decide((100.0, 0.0)).state is State.STANDBY
+    assert decide((0.0, 100.0)).state is State.RESPONSE
+    # What the watch asks for comes on top, and what is told of the model stays what it said.
+    evened_out = decide((-2.0, -2.0), sensitivity=2.0)
+    assert (evened_out.state, evened_out.state_logits) == (own.state, own.state_logits)
+
+
 def test_the_counts_are_those_of_what_was_done() -> None:
     model = make_model(window_rounds=4)
     engine = Engine(model, CONFIG)
