@@ -31,6 +31,7 @@ def test_a_run_tells_what_it_learns_and_what_comes_next(
 ) -> None:
     output = cameras / "run"
     samples = json.loads((cameras / "raw.json").read_text())
+    samples[1]["response"] = [{"content": "A car came.", "time": "999.0"}]
     samples.append({"video_path": "gone.mp4"})
     data = cameras / "mine.json"
     data.write_text(json.dumps(samples))
