@@ -13,6 +13,7 @@ from models.data.instructions import Query
 from models.data.sample import Round
 from models.data.scene import COLOURS, LIGHT_KINDS, Act, ActKind, Phase, SceneScript, View
 from models.vlm.state import State
+from models.vlm.time_tag import format_seconds, rounded_ms
 
 SEPARATOR = "; "
 NOMINAL_INTERVAL_MS = 1000
@@ -77,17 +78,6 @@ class _Telling:
     text: str
     start_ms: int
     end_ms: int
-
-
-def seconds_text(time_ms: int) -> str:
-    """Media seconds as time tags write them: at most one decimal, none when whole."""
-    tenths = (time_ms + 50) // 100
-    return f"{tenths // 10}.{tenths % 10}" if tenths % 10 else str(tenths // 10)
-
-
-def rounded_ms(time_ms: int) -> int:
-    """To a tenth of a second, as in time tags."""
-    return (time_ms + 50) // 100 * 100
 
 
 def label(
@@ -195,7 +185,7 @@ def _span_text(times: list[int], open_index: int, close_index: int | None) -> st
     if close_index is None:
         return ""
     start = open_index if open_index < close_index else max(0, close_index - 1)
-    return f"{seconds_text(times[start])}s to {seconds_text(times[close_index])}s"
+    return f"{format_seconds(times[start])}s to {format_seconds(times[close_index])}s"
 
 
 def _state_spans(script: SceneScript, times: list[int], query: Query) -> Iterator[_Telling]:

@@ -20,8 +20,8 @@ from models.data.raw_sample import RawResponse, RawSample, RawTime, raw_time
 from models.data.sample import Round
 from models.data.stream_format import DEFAULT_QUESTION, StreamSample
 from models.data.video_file import VideoFile, find_video
-from models.vlm.dialogue import format_seconds
 from models.vlm.state import State
+from models.vlm.time_tag import format_seconds
 
 SEPARATOR = "; "
 _NOMINAL_INTERVAL_MS = 1000

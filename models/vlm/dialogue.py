@@ -16,6 +16,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from models.vlm.state import State
+from models.vlm.time_tag import format_seconds
 
 STATE_TOKENS = ("</Silence>", "</Standby>", "</Response>")
 MAX_INSTRUCTION_TOKENS = 256
@@ -154,12 +155,6 @@ class Dialogue:
         if token_id is None or token_id not in self._control_ids:
             raise ValueError(f"the tokenizer has no added token {token}; use a checkpoint made by the recipe")
         return token_id
-
-
-def format_seconds(time_ms: int) -> str:
-    """Seconds with at most one decimal, none when whole: 12000 -> "12", 12340 -> "12.3"."""
-    whole, tenth = divmod((time_ms + 50) // 100, 10)
-    return f"{whole}.{tenth}" if tenth else str(whole)
 
 
 def _without_added_tokens(spec: dict[str, Any]) -> Tokenizer:

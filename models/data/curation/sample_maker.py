@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 
 from models.data.curation.claims import Claim, Question
 from models.data.curation.clip import Clip
-from models.data.labels import SEPARATOR, seconds_text
+from models.data.labels import SEPARATOR
 from models.data.raw_sample import RawQuestion, RawResponse, RawSample
+from models.vlm.time_tag import format_seconds
 
 INSTRUCTIONS = {
     "narration": (
@@ -78,7 +79,9 @@ class SampleMaker:
         """Asked before it happens, or, for about every second one, after it is over; `claim` None: it never does."""
         if claim is None:
             return self._sample("grounding", query, "0.0", [])
-        text = f"{seconds_text(round(claim.start_s * 1000))}s to {seconds_text(round(claim.end_s * 1000))}s"
+        text = (
+            f"{format_seconds(round(claim.start_s * 1000))}s to {format_seconds(round(claim.end_s * 1000))}s"
+        )
         earliest_s = math.ceil(claim.end_s) + 1
         room_s = int(self._clip.duration_s) - earliest_s
         if room_s >= 1 and self._draw(f"direction/{query}", 2):

@@ -28,11 +28,11 @@ from models.data.place.wording import (
     count_text,
     narration,
     parse_text,
-    rounded_ms,
     span_text,
 )
 from models.data.sample import Round
 from models.vlm.state import State
+from models.vlm.time_tag import rounded_ms
 
 NOMINAL_INTERVAL_MS = 1000
 

@@ -6,6 +6,7 @@ from functools import cache
 from typing import NamedTuple
 
 from models.data.place.act import CAR_KINDS, COLOURS, LIGHT_KINDS, PERSON_KINDS, PLACES, SWITCH_KINDS, ActKind
+from models.vlm.time_tag import format_seconds
 
 SEPARATOR = "; "
 NOTHING = {"car": "no car", "person": "nobody"}
@@ -100,19 +101,8 @@ def narration(kind: ActKind, colour: str, place: str) -> str:
     return f"{subject(kind, colour, place)} is {VERBS[kind].gerund}{tail(kind, place)}"
 
 
-def seconds_text(time_ms: int) -> str:
-    """Media seconds as time tags write them: at most one decimal, none when whole."""
-    tenths = (time_ms + 50) // 100
-    return f"{tenths // 10}.{tenths % 10}" if tenths % 10 else str(tenths // 10)
-
-
-def rounded_ms(time_ms: int) -> int:
-    """To a tenth of a second, as in time tags."""
-    return (time_ms + 50) // 100 * 100
-
-
 def span_text(start_ms: int, end_ms: int) -> str:
-    return f"{seconds_text(start_ms)}s to {seconds_text(end_ms)}s"
+    return f"{format_seconds(start_ms)}s to {format_seconds(end_ms)}s"
 
 
 def count_text(count: int) -> str:

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.data.instructions import TASKS, Query, find_query, instructions, queries
-from models.data.labels import SEPARATOR, gold_events, label, parse_text, rounded_ms, seconds_text
+from models.data.labels import SEPARATOR, gold_events, label, parse_text
 from models.data.render import render
 from models.data.scene import Act, ActKind, SceneScript, Start, scene_rng
 from models.vlm.state import State
+from models.vlm.time_tag import format_seconds, rounded_ms
 
 ALL_QUERIES = [query for task in TASKS for query in queries(task)]
 seeds = st.integers(0, 10**6)
@@ -171,7 +172,7 @@ def test_an_act_whose_beginning_was_not_seen_is_not_told():
 
 
 def test_seconds_are_written_as_in_time_tags():
-    assert [seconds_text(t) for t in (0, 1000, 12_340, 12_350, 999_999_960)] == [
+    assert [format_seconds(t) for t in (0, 1000, 12_340, 12_350, 999_999_960)] == [
         "0",
         "1",
         "12.3",

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from models.training.tokenizer import CONTROL_TOKENS
-from models.vlm.dialogue import STATE_TOKENS, Dialogue, format_seconds
+from models.vlm.dialogue import STATE_TOKENS, Dialogue
 from models.vlm.state import State
 from models.vlm.streamo_config import StreamoConfig
+from models.vlm.time_tag import format_seconds
 
 ADDED_TOKENS = (*CONTROL_TOKENS, *STATE_TOKENS)
 NASTY = st.lists(

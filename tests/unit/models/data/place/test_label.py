@@ -13,9 +13,10 @@ from models.data.place.label import Gold, gold_events, label
 from models.data.place.picture import render
 from models.data.place.query import TASKS, Query, queries
 from models.data.place.script import Script, Start
-from models.data.place.wording import SEPARATOR, parse_text, rounded_ms
+from models.data.place.wording import SEPARATOR, parse_text
 from models.data.sample import Round
 from models.vlm.state import State
+from models.vlm.time_tag import rounded_ms
 
 EVERY_SECOND = list(range(0, 14_000, 1000))
 seeds = st.integers(0, 10**6)

@@ -14,9 +14,9 @@ from models.data.place.wording import (
     narration,
     noun,
     parse_text,
-    seconds_text,
     span_text,
 )
+from models.vlm.time_tag import format_seconds
 
 ALL_TELLINGS = [
     (kind, colour, place)
@@ -62,7 +62,7 @@ def test_what_is_none_of_a_tasks_texts_does_not_parse():
 
 def test_seconds_are_written_as_in_time_tags():
     times = (0, 1000, 12_340, 12_350, 999_999_960)
-    assert [seconds_text(t) for t in times] == ["0", "1", "12.3", "12.4", "1000000"]
+    assert [format_seconds(t) for t in times] == ["0", "1", "12.3", "12.4", "1000000"]
 
 
 def test_every_instruction_means_one_thing():
