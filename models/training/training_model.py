@@ -72,10 +72,9 @@ class TrainingModel(nn.Module):
             num_layers = len(text.layers)
             if num_layers < 2:
                 raise ValueError("the truth heads need a language model of at least two layers")
-            half_way = max(0, num_layers // 2 - 1)
+            self._keep("half_way", text.layers[num_layers // 2 - 1])
             # Below the last layer, which may leave out what is not wanted and has to decide.
-            self._keep("half_way", text.layers[half_way])
-            self._keep("higher_up", text.layers[max(half_way, num_layers - 2)])
+            self._keep("higher_up", text.layers[-2])
         self.last_parts: dict[str, torch.Tensor] = {}
         """Means of the last batch, for the log; left on the device."""
 
