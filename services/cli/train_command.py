@@ -41,8 +41,8 @@ class Device(StrEnum):
 
 
 _LOSSES: dict[Loss, dict[str, Any]] = {
-    Loss.FOCAL: {},
-    Loss.CLASS_BALANCED: {"balance": "class_balanced"},
+    Loss.FOCAL: {"gamma": 2.0, "balance": "frequency"},
+    Loss.CLASS_BALANCED: {"gamma": 2.0, "balance": "class_balanced"},
     Loss.CROSS_ENTROPY: {"gamma": 0.0, "balance": None},
 }
 _TUNING = "Tuning (sft_3b, sft_7b)"
@@ -57,7 +57,9 @@ def train(
     threads: Annotated[int, typer.Option(min=1, help="Torch's threads on a CPU.")] = 1,
     device: Annotated[Device, typer.Option(help="auto: a GPU if there is one.")] = Device.AUTO,
     seed: Annotated[int | None, typer.Option(min=0, help="Else the recipe's.")] = None,
-    loss: Annotated[Loss, typer.Option(help="On the state tokens: focal is the paper's.")] = Loss.FOCAL,
+    loss: Annotated[
+        Loss | None, typer.Option(help="On the state tokens, else the recipe's; focal is the paper's.")
+    ] = None,
     model: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="What `streamo model prepare` wrote.", rich_help_panel=_TUNING),
@@ -135,7 +137,7 @@ def train(
     from models.training.run import Machine
 
     chosen = RECIPES[recipe.value]()
-    chosen_loss = replace(chosen.loss, **_LOSSES[loss])
+    chosen_loss = chosen.loss if loss is None else replace(chosen.loss, **_LOSSES[loss])
     try:
         if isinstance(chosen, ScratchRecipe):
             _refuse(recipe, model=model, data=data, validation=validation, video_root=video_root)

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from models.data.place.data_set import DataSetConfig, write_data_set
+from models.training.recipes import ScratchRecipe
+from models.training.run import ScratchRun
 from services.cli.main import main
 from tests.support.tiny_models import write_tiny_model
 
@@ -64,3 +66,21 @@ def test_a_run_tells_what_it_learns_and_what_comes_next(
     elsewhere = [cameras / "other" if one == output else one for one in asked]
     assert run(*elsewhere, "--resume", monkeypatch=monkeypatch) == 1
     assert "there is nothing to resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("asked", "gamma", "balance"),
+    [
+        ([], 0.0, None),
+        (["--loss", "focal"], 2.0, "frequency"),
+        (["--loss", "cross-entropy"], 0.0, None),
+    ],
+)
+def test_the_loss_is_the_recipe_s_unless_another_is_asked_for(
+    asked: list[str], gamma: float, balance: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[ScratchRecipe] = []
+    monkeypatch.setattr(ScratchRun, "__init__", lambda self, recipe, *rest: trained.append(recipe))
+    monkeypatch.setattr(ScratchRun, "train", lambda self, **how: None)
+    assert run("train", "--recipe", "tiny", "--output", tmp_path, *asked, monkeypatch=monkeypatch) == 0
+    assert (trained[0].loss.gamma, trained[0].loss.balance) == (gamma, balance)
