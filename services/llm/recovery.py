@@ -22,6 +22,8 @@ from services.shared.topics import Topics
 from streamo.v1.state_pb2 import Checkpoint, StreamState
 
 _TIMEOUT_S = 60.0
+# A transaction may stay open for longer than a replica waits for its commit.
+_TRANSACTION_SLACK_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,12 @@ class Recovery:
         """None where `is_wanted` says that the partition was taken away meanwhile: what comes too late must not
         fence the right owner. Raises what Kafka raises, and TimedOut."""
         deadline_s = time.monotonic() + _TIMEOUT_S
-        initialised = producer(self._settings.kafka, f"{GROUP}.{self._partition}")
+        initialised = producer(
+            self._settings.kafka,
+            f"{GROUP}.{self._partition}",
+            # Else who waits until Kafka is back is fenced for it. A next owner waits for nothing, it fences at once.
+            transaction_timeout_s=self._settings.llm.commit_timeout_s + _TRANSACTION_SLACK_S,
+        )
         try:
             if not is_wanted():
                 initialised.close(timeout=0)

@@ -75,17 +75,21 @@ def member(
 
 
 def producer(
-    settings: KafkaSettings, transactional_id: str | None = None, delivery_timeout_s: float = 15.0
+    settings: KafkaSettings,
+    transactional_id: str | None = None,
+    delivery_timeout_s: float = 15.0,
+    transaction_timeout_s: float = 15.0,
 ) -> KafkaProducer:
     """An idempotent producer, `acks=all`. With a `transactional_id` the caller must call `init_transactions` first.
 
-    Safe to share between threads, but its transaction calls wait without a limit: give them a thread and a deadline.
+    Kafka fences a producer whose transaction stays open for longer than `transaction_timeout_s`, time in which no
+    broker runs included. Safe to share between threads, but its transaction calls wait without a limit: give them a thread and a deadline.
     A record not taken within `delivery_timeout_s` fails, and with it the producer: see `abandon`.
     """
     made = KafkaProducer(
         **connection(settings),
         transactional_id=None if transactional_id is None else settings.prefix + transactional_id,
-        transaction_timeout_ms=15_000,
+        transaction_timeout_ms=int(transaction_timeout_s * 1000),
         delivery_timeout_ms=int(delivery_timeout_s * 1000),
         request_timeout_ms=_REQUEST_TIMEOUT_MS,
         max_block_ms=15_000,

@@ -17,9 +17,8 @@ def test_a_commit_outlives_a_broker_that_goes_away_before_it(
     broker: "KafkaBroker", kafka_settings: KafkaSettings
 ) -> None:
     events = TopicPartition(Topics.of(kafka_settings).events, 0)
-    made = producer(kafka_settings, "patient")
     # A broker that comes back later than a transaction may last ends it, which is another matter.
-    made._transaction_manager.transaction_timeout_ms = 60_000
+    made = producer(kafka_settings, "patient", transaction_timeout_s=60)
     try:
         made.init_transactions()
         made.begin_transaction()

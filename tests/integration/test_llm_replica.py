@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 from support.llm_bench import Bench
-from support.llm_replica import ReplicaProcess
+from support.llm_replica import LINGERS, ReplicaProcess
 from support.promise import StreamRecords, violations
 from support.scripted_engine import picture
 from support.waiting import poll_until
@@ -185,15 +185,19 @@ def test_a_zombie_is_fenced(bench: Bench, cameras: list[Camera], start: Start) -
 def test_the_promise_holds_over_a_kill_of_the_broker(
     bench: Bench, broker: KafkaBroker, cameras: list[Camera], start: Start, llm_settings: Settings
 ) -> None:
-    """Nobody starts a replica again here: it has to outlive the broker."""
+    """Nobody starts a replica again here: it has to outlive the broker, with a transaction that is open meanwhile
+    for longer than one may usually be."""
     patient = llm_settings.llm.model_copy(update={"commit_timeout_s": 60})
-    start(llm_settings.model_copy(update={"llm": patient}), step_ms=3)
+    replica = start(
+        llm_settings.model_copy(update={"llm": patient}), linger_at="offsets sent:4", step_ms=3
+    )
     for camera in cameras:
         camera.send(40)
-    poll_until(lambda: num_events(bench, cameras) > 10, WAIT_S, "the replica goes on")
+    poll_until(lambda: LINGERS in replica.log(), WAIT_S, "a transaction is open")
     broker.kill()
     broker.start()
     finish(cameras)
+    assert replica.is_running
 
 
 @pytest.mark.parametrize("fate", ["gone", "empty", "stale"])

@@ -1,7 +1,7 @@
 """`python -m support.llm_replica`: one LLM replica as a plain process, without Ray; and its handle.
 
 Settings come as environment variables. `--fail-at=NAME:COUNT` kills the process at the COUNT-th time it passes that
-step of a commit. The engine is the scripted one; with `--real=1` it is the real one and the checkpoint of the settings.
+step of a commit, `--linger-at=NAME:COUNT` has it wait there for longer than a transaction may usually last. The engine is the scripted one; with `--real=1` it is the real one and the checkpoint of the settings.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from models.engine.round import Decision, Reply
 from models.vlm.frame_size import FrameBudget
-from services.llm.committer import no_failpoint
+from services.llm.committer import FailPoint, no_failpoint
 from services.llm.frame_reader import FrameReader
 from services.llm.parts import EncoderPort, Parts
 from services.llm.replica import Replica
@@ -31,11 +31,21 @@ from services.shared.telemetry import Telemetry
 from support.scripted_engine import SIZE, STATE_TOKEN_IDS, WINDOW_ROUNDS, ScriptedEncoder, ScriptedEngine
 
 
+LINGERS = "lingers in a commit"
+
+
 class ReplicaProcess:
     def __init__(
-        self, settings: Settings, log_path: Path, fail_at: str = "", step_ms: int = 0, real: bool = False
+        self,
+        settings: Settings,
+        log_path: Path,
+        fail_at: str = "",
+        linger_at: str = "",
+        step_ms: int = 0,
+        real: bool = False,
     ) -> None:
         arguments = [f"--fail-at={fail_at}"] if fail_at else []
+        arguments += [f"--linger-at={linger_at}"] if linger_at else []
         arguments += [f"--step-ms={step_ms}"] if step_ms else []
         arguments += ["--real=1"] if real else []
         tests = Path(__file__).parents[1]
@@ -78,16 +88,28 @@ class ReplicaProcess:
         return self.log_path.read_text(errors="replace")
 
 
-class _FailAt:
-    def __init__(self, specification: str) -> None:
+class _At:
+    """Does something the COUNT-th time that a step of a commit is passed."""
+
+    def __init__(self, specification: str, act: Callable[[], None]) -> None:
         self._name, _, count = specification.partition(":")
         self._left = int(count or 1)
+        self._act = act
 
     def __call__(self, name: str) -> None:
         if name == self._name:
             self._left -= 1
             if self._left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+                self._act()
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _linger() -> None:
+    logging.getLogger(__name__).warning(LINGERS)
+    time.sleep(19)  # Kafka looks every 2 s for transactions that are older than 15 s
 
 
 def scripted_parts(settings: Settings, step_s: float) -> tuple[Parts, FrameReader]:
@@ -158,7 +180,11 @@ def main(arguments: list[str]) -> int:
     stop_signal = StopSignal()
     step_s = int(options.get("step-ms", 0)) / 1000
     parts, reader = real_parts(settings) if "real" in options else scripted_parts(settings, step_s)
-    failpoint = _FailAt(options["fail-at"]) if "fail-at" in options else no_failpoint
+    failpoint: FailPoint = no_failpoint
+    if "fail-at" in options:
+        failpoint = _At(options["fail-at"], _die)
+    elif "linger-at" in options:
+        failpoint = _At(options["linger-at"], _linger)
     replica = Replica(settings, parts, reader, failpoint=failpoint)
     thread = threading.Thread(target=replica.run, name="loop")
     thread.start()
