@@ -82,9 +82,9 @@ def producer(
 ) -> KafkaProducer:
     """An idempotent producer, `acks=all`. With a `transactional_id` the caller must call `init_transactions` first.
 
-    Kafka fences a producer whose transaction stays open for longer than `transaction_timeout_s`, time in which no
-    broker runs included. Safe to share between threads, but its transaction calls wait without a limit: give them a thread and a deadline.
-    A record not taken within `delivery_timeout_s` fails, and with it the producer: see `abandon`.
+    Safe to share between threads, but its transaction calls wait without a limit: give them a thread and a deadline.
+    A record not taken within `delivery_timeout_s` fails, and with it the producer: see `abandon`. Kafka fences a
+    producer whose transaction stays open for longer than `transaction_timeout_s`, also while no broker runs.
     """
     made = KafkaProducer(
         **connection(settings),

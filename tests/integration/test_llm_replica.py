@@ -188,9 +188,7 @@ def test_the_promise_holds_over_a_kill_of_the_broker(
     """Nobody starts a replica again here: it has to outlive the broker, with a transaction that is open meanwhile
     for longer than one may usually be."""
     patient = llm_settings.llm.model_copy(update={"commit_timeout_s": 60})
-    replica = start(
-        llm_settings.model_copy(update={"llm": patient}), linger_at="offsets sent:4", step_ms=3
-    )
+    replica = start(llm_settings.model_copy(update={"llm": patient}), linger_at="offsets sent:4", step_ms=3)
     for camera in cameras:
         camera.send(40)
     poll_until(lambda: LINGERS in replica.log(), WAIT_S, "a transaction is open")

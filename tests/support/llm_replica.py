@@ -1,7 +1,8 @@
 """`python -m support.llm_replica`: one LLM replica as a plain process, without Ray; and its handle.
 
 Settings come as environment variables. `--fail-at=NAME:COUNT` kills the process at the COUNT-th time it passes that
-step of a commit, `--linger-at=NAME:COUNT` has it wait there for longer than a transaction may usually last. The engine is the scripted one; with `--real=1` it is the real one and the checkpoint of the settings.
+step of a commit; `--linger-at=NAME:COUNT` has it wait there for longer than a transaction may usually last. The engine
+is the scripted one; with `--real=1` it is the real one and the checkpoint of the settings.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from services.shared.lifecycle import StopSignal
 from services.shared.settings import Settings
 from services.shared.telemetry import Telemetry
 from support.scripted_engine import SIZE, STATE_TOKEN_IDS, WINDOW_ROUNDS, ScriptedEncoder, ScriptedEngine
-
 
 LINGERS = "lingers in a commit"
 
