@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from models.training.dataset import Collator
 from models.training.fine_tune_data import PackCollator, PackDataset, PackPlan
 from models.training.loss import class_weights
 from models.training.recipes import FineTuneRecipe
+from models.training.run_record import RunRecord
 from models.training.sessions import SessionFile
 from models.training.trainer import StreamoTrainer
 from models.training.training_model import TrainingModel
@@ -54,7 +56,7 @@ class Devices:
 
 
 class FineTuneRun:
-    """A run's folder: `checkpoint-N/`, each of which can be served as it stands."""
+    """A run's folder: `checkpoint-N/`, each of which can be served as it stands, and `run.json`, what it began with."""
 
     def __init__(
         self,
@@ -115,25 +117,30 @@ class FineTuneRun:
     def checkpoint(self, *, resume: bool) -> Path | None:
         """Where a resumed run begins; None for a new one.
 
-        ValueError if there is nothing to resume, or if a new run would overwrite an old one.
+        ValueError if there is nothing to resume, if the data or the recipe are not what the run began with, or if a
+        new run would overwrite an old one.
         """
         newest = newest_checkpoint(self._dir, required=False)
         if resume and newest is None:
             raise ValueError(f"{self._dir} holds no complete checkpoint yet: there is nothing to resume")
         if newest is not None and not resume:
             raise ValueError(f"{self._dir} holds a run already; resume it, or name another folder")
+        if resume:
+            self._record.check(self._dir)
         return newest
 
     def train(self, *, resume: bool = False) -> bool:
         """Train to the end of the data, or to SIGTERM; blocks. A resumed run is the uninterrupted one.
 
         Whether the end was reached: a run that was ended early can be resumed.
-        ValueError if there is nothing to resume, or if a new run would overwrite an old one; BrokenSample.
+        ValueError as `checkpoint` raises it; BrokenSample.
         """
         recipe, devices = self._recipe, self._devices
         if devices.use_cpu:
             torch.set_num_threads(devices.num_threads)
         checkpoint = self.checkpoint(resume=resume)
+        if checkpoint is None:
+            self._record.write(self._dir)
         self.read()
         train_set, validation = self._datasets["train"], self._datasets.get("validation")
         state_token_ids, collator = train_set.dialogue.state_token_ids, Collator(train_set.pixels)
@@ -162,6 +169,10 @@ class FineTuneRun:
         )
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         return bool(trainer.state.global_step >= trainer.state.max_steps)
+
+    @cached_property
+    def _record(self) -> RunRecord:
+        return RunRecord.of(self._recipe, self._data.train)
 
     def _dataset(self, path: Path) -> PackDataset:
         recipe, streamo = self._recipe, StreamoConfig.load(self._model_dir)

@@ -167,14 +167,8 @@ def test_kafka_serves_nobody_who_lacks_something(
     lacking: str,
     reason: str,
 ) -> None:
-    theirs = {
-        "password": {"password_path": write_secret(tmp_path / "password", "guessed")},
-        "certificate": {"tls_cert_path": "", "tls_key_path": ""},
-        "trust": {"tls_ca_path": foreign.ca_path},
-    }
-    settings = KafkaSettings(bootstrap_servers=secure_broker.bootstrap_servers)
-    if lacking != "tls":
-        settings = changed(secure_broker.settings, **theirs[lacking])
+    bare = KafkaSettings(bootstrap_servers=secure_broker.bootstrap_servers)
+    settings = bare if lacking == "tls" else without(lacking, secure_broker.settings, foreign, tmp_path)
     known = len(secure_broker.log())
     with caplog.at_level(logging.DEBUG, logger="kafka"), pytest.raises(KafkaError) as told:
         KafkaAdminClient(**connection(settings), bootstrap_timeout_ms=5_000)
@@ -199,14 +193,8 @@ def test_redis_serves_nobody_who_lacks_something(
     lacking: str,
     reason: str,
 ) -> None:
-    theirs = {
-        "password": {"password_path": write_secret(tmp_path / "password", "guessed")},
-        "certificate": {"tls_cert_path": "", "tls_key_path": ""},
-        "trust": {"tls_ca_path": foreign.ca_path},
-    }
-    settings = RedisSettings(url=secure_redis.url.replace("rediss:", "redis:"), timeout_s=2)
-    if lacking != "tls":
-        settings = changed(secure_redis.settings, **theirs[lacking])
+    bare = RedisSettings(url=secure_redis.url.replace("rediss:", "redis:"), timeout_s=2)
+    settings = bare if lacking == "tls" else without(lacking, secure_redis.settings, foreign, tmp_path)
     assert outcome_of_a_save(secure_redis.settings) == "saved"
     assert outcome_of_a_save(settings) == "failed"
     assert re.search(reason, caplog.text)
@@ -270,9 +258,9 @@ def test_the_command_takes_certificates_as_options_and_as_settings(
     only_client = Settings(client=ours).environment()
     assert set(only_client) == {f"STREAMO_CLIENT__TLS_{name}_PATH" for name in ("CA", "CERT", "KEY")}
     assert run(**only_client).returncode == 0
-    without = run(*options[:2])
-    assert without.returncode == 1
-    assert without.stderr.startswith("Error: no gateway at")
+    untrusted = run(*options[:2])
+    assert untrusted.returncode == 1
+    assert untrusted.stderr.startswith("Error: no gateway at")
 
 
 def test_health_is_told_without_tls_on_a_port_of_its_own_and_nothing_else(
@@ -303,6 +291,16 @@ def test_a_gateway_with_a_missing_file_does_not_start(settings: Settings, tmp_pa
 
 def changed(settings: Any, **values: object) -> Any:
     return type(settings).model_validate({**settings.model_dump(), **values})
+
+
+def without(lacking: str, settings: Any, foreign: Authority, tmp_path: Path) -> Any:
+    """Settings of somebody who lacks the right password, a certificate, or trust in ours."""
+    theirs: dict[str, dict[str, str]] = {
+        "password": {"password_path": write_secret(tmp_path / "password", "guessed")},
+        "certificate": {"tls_cert_path": "", "tls_key_path": ""},
+        "trust": {"tls_ca_path": foreign.ca_path},
+    }
+    return changed(settings, **theirs[lacking])
 
 
 def outcome_of_a_save(settings: RedisSettings) -> str:

@@ -12,13 +12,13 @@ from models.evaluation.stream_plan import StreamPlan
 from models.training.dataset import ClipPlan
 from models.training.recipes import ScratchRecipe, tiny
 from models.training.run import Machine, ScratchRun, Simulator
-from models.training.scratch_model import Architecture
 from models.training.warm_up import WarmUp
 from models.vlm.frame_size import FrameBudget
 from models.vlm.state import State
 from tests.bench import ablation_report
 from tests.bench.ablation_arms import ARMS, ArmSamples, without_standby
 from tests.bench.ablations import Ablations, Plan
+from tests.support.least_architecture import LEAST_ARCHITECTURE
 
 STREAMS = StreamPlan(lively_streams=1, lively_rounds=6, quiet_streams=0, tasks=("event", "qa"))
 BY_NAME = {arm.name: arm for arm in ARMS}
@@ -29,19 +29,7 @@ def recipe() -> ScratchRecipe:
     """The embedded model's recipe, but for the sizes and the lengths."""
     return replace(
         tiny(),
-        architecture=Architecture(
-            hidden_size=32,
-            intermediate_size=64,
-            num_layers=2,
-            num_heads=2,
-            num_kv_heads=1,
-            mrope_section=(4, 2, 2),
-            vision_hidden_size=16,
-            vision_intermediate_size=32,
-            vision_depth=1,
-            vision_num_heads=1,
-            vision_full_attention_layers=(0,),
-        ),
+        architecture=LEAST_ARCHITECTURE,
         budget=FrameBudget(min_pixels=28 * 28, max_pixels=140 * 112),
         vocab_size=400,
         batch_size=2,

@@ -6,12 +6,13 @@ import pytest
 from models.data.sample import Round, Sample
 from models.training.dataset import ClipPlan, SampleMaker
 from models.training.recipes import ScratchRecipe
-from models.training.scratch_model import Architecture, write_random_checkpoint
+from models.training.scratch_model import write_random_checkpoint
 from models.training.tokenizer import train_tokenizer
 from models.training.warm_up import WarmUp
 from models.vlm.frame_size import FrameBudget
 from models.vlm.state import State
 from models.vlm.streamo_config import StreamoConfig
+from tests.support.least_architecture import LEAST_ARCHITECTURE
 
 
 def make_square_sample(seed: int, split: str, num_frames: int) -> Sample:
@@ -44,19 +45,7 @@ def make_sample() -> SampleMaker:
 @pytest.fixture(scope="session")
 def recipe() -> ScratchRecipe:
     return ScratchRecipe(
-        architecture=Architecture(
-            hidden_size=32,
-            intermediate_size=64,
-            num_layers=2,
-            num_heads=2,
-            num_kv_heads=1,
-            mrope_section=(4, 2, 2),
-            vision_hidden_size=16,
-            vision_intermediate_size=32,
-            vision_depth=1,
-            vision_num_heads=1,
-            vision_full_attention_layers=(0,),
-        ),
+        architecture=LEAST_ARCHITECTURE,
         streamo=StreamoConfig(window_rounds=8, max_reply_tokens=8, system_prompt="Say what to say."),
         budget=FrameBudget(min_pixels=28 * 28, max_pixels=28 * 56),
         vocab_size=300,

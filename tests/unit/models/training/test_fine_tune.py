@@ -190,6 +190,20 @@ def test_a_resumed_run_has_the_same_losses(
         fine_tune(recipe, family_dir, place, tmp_path / "whole")
 
 
+def test_a_run_is_resumed_with_what_it_began_with_or_not_at_all(
+    tmp_path: Path, family_dir: Path, place: FineTuneData
+) -> None:
+    recipe = replace(sft_3b(), **SMALL)
+    fine_tune(recipe, family_dir, place, tmp_path)
+    other = replace(place, train=tmp_path / "other.json")
+    other.train.write_text(json.dumps(json.loads(place.train.read_text())[1:]))
+    with pytest.raises(ValueError, match=r"data was sha256:\w+, is sha256:"):
+        fine_tune(recipe, family_dir, other, tmp_path, resume=True)
+    with pytest.raises(ValueError, match=r"learning_rate was 0\.001, is 0\.5"):
+        fine_tune(replace(recipe, learning_rate=0.5), family_dir, place, tmp_path, resume=True)
+    fine_tune(replace(recipe, log_every_steps=3), family_dir, place, tmp_path, resume=True)
+
+
 def test_bf16_is_float32_but_for_its_rounding(
     tmp_path: Path, family_dir: Path, place: FineTuneData, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,48 @@
+"""What a run began with. It decides what each step sees, so a resumed run has to have the same."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any
+
+from models.training.recipes import FineTuneRecipe
+
+_FILE = "run.json"
+# These may change on the way: no step sees anything else for them.
+_FREE = ("save_every_steps", "log_every_steps")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """`values`: the recipe's, by name, and what the training data hash to."""
+
+    values: dict[str, Any]
+
+    @classmethod
+    def of(cls, recipe: FineTuneRecipe, data: Path) -> RunRecord:
+        values = {name: value for name, value in asdict(recipe).items() if name not in _FREE}
+        with data.open("rb") as file:
+            values["data"] = f"sha256:{file_digest(file, 'sha256').hexdigest()}"
+        return cls(json.loads(json.dumps(values)))
+
+    def write(self, run_dir: Path) -> None:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / _FILE).write_text(json.dumps(self.values, indent=1) + "\n", encoding="utf-8")
+
+    def check(self, run_dir: Path) -> None:
+        """ValueError that names what differs from what the run began with."""
+        path = run_dir / _FILE
+        if not path.exists():
+            raise ValueError(f"{path} is missing: what the run began with is not known; begin a new one")
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        differing = [name for name in {**begun, **self.values} if begun.get(name) != self.values.get(name)]
+        if differing:
+            told = "; ".join(
+                f"{name} was {begun.get(name)}, is {self.values.get(name)}" for name in differing
+            )
+            raise ValueError(
+                f"{run_dir} began with other data or settings ({told}); give it the same, or begin a new run"
+            )
