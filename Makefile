@@ -181,7 +181,7 @@ test-images: $(READY) ## Each image's install steps in an empty directory, and i
 
 .PHONY: train-tiny
 train-tiny: $(READY) ## Train the embedded model from nothing on the simulated place, or go on where it stopped (hours)
-	@$(BIN)/streamo train --recipe tiny --output runs/tiny --workers 1 $(if $(wildcard runs/tiny/init),--resume)
+	@$(BIN)/streamo train --recipe tiny --output runs/tiny --workers 1 --threads 2 $(if $(wildcard runs/tiny/init),--resume)
 	@$(BIN)/streamo model export runs/tiny --out runs/tiny/model
 
 .PHONY: clean

@@ -29,7 +29,10 @@ def teacher_forced_accuracy(
     tally = _Tally(model.state_token_ids)
     device = next(model.parameters()).device
     for examples in batches:
-        batch = {name: tensor.to(device) for name, tensor in collator(examples).items()}
+        batch = {
+            name: value.to(device) if isinstance(value, torch.Tensor) else value
+            for name, value in collator(examples).items()
+        }
         output = model(**batch)
         state_choices = output["logits"][:, list(model.state_token_ids)].argmax(-1).tolist()
         word_choices = output["logits"].argmax(-1).tolist()

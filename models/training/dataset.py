@@ -10,11 +10,14 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from models.data.sample import Sample
+from models.data.sample import Round, Sample
 from models.training.loss import IGNORED
+from models.training.mistakes import with_mistakes
+from models.training.packing import Stretch
 from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat
 from models.vlm.positions import round_positions
+from models.vlm.state import State
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,22 @@ class Example:
     frames: np.ndarray  # uint8 [rounds, H, W, 3]
     truth: np.ndarray  # int64 [rounds, K]
     decisions: np.ndarray  # int64 [rounds], the position whose next token is the round's state
+    stretches: tuple[Stretch, ...]
 
 
 def make_example(
-    sample: Sample, dialogue: Dialogue, pixels: PixelFormat, first_learnt_round: int = 0
+    sample: Sample,
+    dialogue: Dialogue,
+    pixels: PixelFormat,
+    first_learnt_round: int = 0,
+    given: Sequence[Round] | None = None,
+    window_rounds: int | None = None,
 ) -> Example:
     """The dialogue of a sample, with labels on every reply and on the token that ends it.
+
+    `given`: the rounds that stand in the dialogue, where some are not those of the sample. Of a round whose state is
+    another only the right state is learnt. `window_rounds`: of the session that serves the sample; where it has more
+    rounds, the window slides on the way, as it does there.
 
     Context only are rounds before `first_learnt_round`, rounds before the instruction was given, and replies that
     name what the sample no longer shows. The end token is learnt after each state too, though the engine decodes
@@ -45,16 +58,22 @@ def make_example(
     prefix = dialogue.pinned_prefix(sample.instruction)
     token_ids = list(prefix)
     labels = [IGNORED] * len(prefix)
-    decisions = []
+    decisions, starts, steps = [], [], []
     first_learnt = max(first_learnt_round, sample.first_live)
-    for index, round_ in enumerate(sample.rounds):
+    for index, (round_, said) in enumerate(zip(sample.rounds, given or sample.rounds, strict=True)):
         head = dialogue.round_head(round_.start_ms, round_.end_ms, num_tokens)
-        reply = dialogue.reply(round_.state, round_.text)
+        reply = dialogue.reply(said.state, said.text)
         tail = dialogue.round_tail
+        starts.append(len(token_ids))
         decisions.append(len(token_ids) + len(head) - 1)
+        # What is not needed to decide, or to go on with a reply, is computed with the next round.
+        steps.append(len(token_ids) + len(head) + (len(reply) if said.state is State.RESPONSE else 0))
         token_ids += head + reply + tail
         is_learnt = index >= first_learnt and (not sample.since or sample.since[index] >= 0)
-        learnt = [*reply, tail[0]] if is_learnt else [IGNORED] * (len(reply) + 1)
+        learnt = [IGNORED] * (len(reply) + 1)
+        if is_learnt:
+            is_right = said.state is round_.state
+            learnt = [*reply, tail[0]] if is_right else [dialogue.state_token_ids[round_.state], *learnt[1:]]
         labels += [IGNORED] * len(head) + learnt + [IGNORED] * (len(tail) - 1)
     positions, _ = round_positions(token_ids, dialogue.image_token_id, grid, start=0)
     return Example(
@@ -65,7 +84,28 @@ def make_example(
         frames=sample.frames,
         truth=sample.truth,
         decisions=np.asarray(decisions, dtype=np.int64),
+        stretches=_stretches(starts, [*steps[:-1], len(token_ids)], positions[0], window_rounds),
     )
+
+
+def _stretches(
+    starts: Sequence[int], steps: Sequence[int], positions: np.ndarray, window_rounds: int | None
+) -> tuple[Stretch, ...]:
+    """`starts`: where each round begins; `steps`: where what was computed with it ends."""
+    num_rounds = len(starts)
+    if window_rounds is None or num_rounds <= window_rounds:
+        return (Stretch(0, steps[-1]),)
+    slid = [
+        Stretch(
+            steps[index - 1],
+            steps[index],
+            num_pinned=starts[0],
+            first_key=starts[index - window_rounds + 1],
+            shift=int(positions[starts[index - window_rounds + 1]] - positions[starts[0]]),
+        )
+        for index in range(window_rounds, num_rounds)
+    ]
+    return Stretch(0, steps[window_rounds - 1]), *slid
 
 
 class SampleMaker(Protocol):
@@ -92,6 +132,8 @@ class ClipPlan:
     overlap_rounds: int = 8
     full_rounds: int = 24
     answers_once_asked: tuple[str, ...] = ("qa", "grounding")
+    mistaken: float = 0.0
+    window_rounds: int | None = None
 
 
 class ExampleDataset(Dataset[Example]):
@@ -128,12 +170,10 @@ class ExampleDataset(Dataset[Example]):
         if num_rounds == max(plan.num_rounds) and rng.random() < plan.joined_late:
             num_dropped = int(rng.integers(1, plan.max_dropped + 1))
         sample = self._make_sample(seed, self._split, num_rounds + num_dropped)
-        return make_example(
-            drop_rounds(sample, num_dropped),
-            self._dialogue,
-            self._pixels,
-            _num_context_rounds(plan, sample, num_dropped),
-        )
+        num_context = _num_context_rounds(plan, sample, num_dropped)
+        share = rng.random() if rng.random() < plan.mistaken else 0.0
+        sample, given = with_mistakes(drop_rounds(sample, num_dropped), share, rng)
+        return make_example(sample, self._dialogue, self._pixels, num_context, given, plan.window_rounds)
 
 
 def _num_context_rounds(plan: ClipPlan, sample: Sample, num_dropped: int) -> int:
@@ -176,6 +216,7 @@ class Collator:
                 :, None
             ],
             "lengths": torch.tensor(lengths),
+            "stretches": [one.stretches for one in examples],
             "patches": torch.from_numpy(patches),
             "patch_grids": torch.tensor(grids),
             "decisions": torch.from_numpy(np.concatenate(decisions)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from models.data.place.truth import CELL_COLS, CELL_ROWS
 from models.training.accuracy import teacher_forced_accuracy
 from models.training.checkpoints import export_checkpoint, newest_checkpoint
 from models.training.corpus import tokenizer_texts
-from models.training.dataset import Collator, Example, ExampleDataset, SampleMaker
+from models.training.dataset import ClipPlan, Collator, Example, ExampleDataset, SampleMaker
 from models.training.muon import Muon
 from models.training.recipes import ScratchRecipe
 from models.training.scratch_model import write_random_checkpoint
@@ -52,7 +52,8 @@ class Machine:
 
 class ScratchRun:
     """A run's folder: `init/` the random model, `warm_up/` the tower's checkpoints, `warmed/` the model with the
-    tower it got, `checkpoint-N/` the whole model's.
+    tower it got, `checkpoint-N/` the whole model's. Of a recipe of two passes `first_pass/` are the checkpoints of the
+    first and `taught/` the model that it made, and `checkpoint-N/` are those of the second.
     """
 
     def __init__(
@@ -81,8 +82,19 @@ class ScratchRun:
             if init_dir.exists():
                 raise ValueError(f"{self._dir} holds a run already; resume it, or name another folder")
             self._write_init(warmed)
-        if (self._dir / "warmed").exists() or self._warm_up():
-            self._train_all()
+        warmed_dir = self._dir / "warmed"
+        if not warmed_dir.exists() and not self._warm_up():
+            return
+        *first, last = self._recipe.passes
+        if not first:
+            self._pass(last, self._dir, warmed_dir)
+            return
+        taught_dir, first_dir = self._dir / "taught", self._dir / "first_pass"
+        if not taught_dir.exists():
+            if not self._pass(first[0], first_dir, warmed_dir):
+                return
+            _copy_model(newest_checkpoint(first_dir), taught_dir)
+        self._pass(last, self._dir, taught_dir)
 
     def _write_init(self, warmed: Path | None) -> None:
         recipe = self._recipe
@@ -137,29 +149,30 @@ class ScratchRun:
             _copy_model(newest_checkpoint(run_dir), self._dir / "warmed")
         return is_over
 
-    def _train_all(self) -> None:
-        recipe, warmed = self._recipe, self._dir / "warmed"
-        vlm, pixels = self._load(warmed)
+    def _pass(self, recipe: ScratchRecipe, pass_dir: Path, source: Path) -> bool:
+        """Train the whole model that is in `source`, but for its tower; whether the last step was reached."""
+        vlm, pixels = self._load(source)
         vlm.model.visual.requires_grad_(False)
         vlm.model.visual.merger.requires_grad_(True)
-        dialogue = Dialogue.load(warmed, recipe.streamo.system_prompt, recipe.streamo.max_instruction_tokens)
+        dialogue = Dialogue.load(source, recipe.streamo.system_prompt, recipe.streamo.max_instruction_tokens)
         print(f"{sum(p.numel() for p in vlm.parameters()) / 1e6:.2f} M parameters", flush=True)
         torch.manual_seed(recipe.seed)
         model = TrainingModel(
             vlm, dialogue.state_token_ids, recipe.loss, self._truth_shape(), trims_last_layer=True
         )
         if model.truth_heads is not None:
-            model.truth_heads.load_state_dict(load_file(warmed / TRUTH_HEADS_FILE), strict=False)
+            model.truth_heads.load_state_dict(load_file(source / TRUTH_HEADS_FILE), strict=False)
 
-        def examples(split: str, length: int) -> ExampleDataset:
-            return ExampleDataset(self._simulator.make_sample, split, length, recipe.clips, dialogue, pixels)
+        def examples(split: str, length: int, clips: ClipPlan) -> ExampleDataset:
+            return ExampleDataset(self._simulator.make_sample, split, length, clips, dialogue, pixels)
 
-        validation = examples("validation", recipe.num_validation_samples)
+        right = replace(recipe.clips, mistaken=0.0)
+        validation = examples("validation", recipe.num_validation_samples, right)
         collator = Collator(pixels)
         trainer = StreamoTrainer(
             model=model,
             args=self._arguments(
-                self._dir,
+                pass_dir,
                 max_steps=recipe.max_steps,
                 batch_size=recipe.batch_size,
                 learning_rate=recipe.learning_rate,
@@ -167,16 +180,16 @@ class ScratchRun:
                 save_steps=recipe.save_every_steps,
                 eval_steps=recipe.eval_every_steps,
             ),
-            train_dataset=examples("train", recipe.max_steps * recipe.batch_size),
+            train_dataset=examples("train", recipe.max_steps * recipe.batch_size, recipe.clips),
             data_collator=collator,
             eval_dataset=validation,
-            model_dir=warmed,
+            model_dir=source,
             evaluation=lambda: teacher_forced_accuracy(
                 model, _batches(validation, recipe.batch_size), collator
             ),
             optimizers=(self._optimizer(model, recipe), None),
         )
-        _run(trainer, self._dir)
+        return _run(trainer, pass_dir)
 
     def _truth_shape(self) -> TruthShape:
         first = self._simulator.make_sample(0, "train", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import nn
 from transformers import AutoModelForImageTextToText
 
 from models.training.loss import IGNORED, Balance, weighted_token_losses
-from models.training.packing import PACKED_ATTENTION, Packing
+from models.training.packing import PACKED_ATTENTION, Packing, Stretch
 from models.training.truth_heads import TRUTH_HEADS_FILE, TruthHeads, TruthShape
 from models.vlm import vision_tower
 from models.vlm.last_layer import LastLayer, Wanted
@@ -88,6 +89,7 @@ class TrainingModel(nn.Module):
         patch_grids: torch.Tensor,
         decisions: torch.Tensor,
         truth: torch.Tensor | None = None,
+        stretches: Sequence[Sequence[Stretch]] | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> dict[str, torch.Tensor]:
         """`loss`; where the model is not training also the `logits` [n, V] that predict the `targets` [n].
@@ -97,7 +99,9 @@ class TrainingModel(nn.Module):
         """
         at = (labels[0] != IGNORED).nonzero().flatten() - 1
         targets = labels[0, at + 1]
-        hidden, visual = self._hidden_states(input_ids, position_ids, lengths, patches, patch_grids, at)
+        hidden, visual = self._hidden_states(
+            input_ids, position_ids, lengths, patches, patch_grids, at, stretches
+        )
         # The output head only where there is a target: one position in seven.
         logits = self.vlm.lm_head(hidden)
         config = self.loss_config
@@ -130,6 +134,7 @@ class TrainingModel(nn.Module):
         patches: torch.Tensor,
         patch_grids: torch.Tensor,
         wanted: torch.Tensor,
+        stretches: Sequence[Sequence[Stretch]] | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Final hidden states [n, H] of the wanted tokens, and the visual tokens [N, ...] of all frames in order."""
         grids = tuple((int(rows), int(cols)) for rows, cols in patch_grids.tolist())
@@ -139,7 +144,9 @@ class TrainingModel(nn.Module):
         is_image = input_ids == self.config.image_token_id
         first, *deepstack = visual.to(embeds.dtype).split(embeds.shape[-1], dim=1)
         embeds = embeds.masked_scatter(is_image[..., None], first)
-        extra: dict[str, Any] = {"packing": Packing.of(lengths.tolist(), embeds.device)}
+        extra: dict[str, Any] = {
+            "packing": Packing.of(lengths.tolist(), embeds.device, stretches, text.rotary_emb.inv_freq)
+        }
         if deepstack:
             extra |= {"visual_pos_masks": is_image, "deepstack_visual_embeds": deepstack}
         if self._trims_last_layer:

@@ -32,3 +32,15 @@ class ExactRotary(nn.Module):
         angles = torch.cat((angles, angles), dim=-1)
         cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
         return cos.to(x.dtype), sin.to(x.dtype)
+
+
+def shift_positions(rotated: torch.Tensor, distance: int, inv_freq: torch.Tensor) -> torch.Tensor:
+    """Rotated keys [..., head_dim] as they would be `distance` further on, on all three axes alike. Differentiable.
+
+    `inv_freq` is [head_dim / 2].
+    """
+    angles = distance * inv_freq.to(torch.float64)
+    cos, sin = angles.cos().to(rotated.dtype), angles.sin().to(rotated.dtype)
+    # Hugging Face's layout: the pair of frequency i is (i, i + head_dim / 2).
+    first, second = rotated.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

@@ -110,7 +110,8 @@ def train(
         typer.Option("--skip-broken", help="Leave broken samples out and go on.", rich_help_panel=_TUNING),
     ] = False,
     max_steps: Annotated[
-        int | None, typer.Option(min=1, help="Else the recipe's.", rich_help_panel=_SCRATCH)
+        int | None,
+        typer.Option(min=1, help="One pass of so many. Else the recipe's.", rich_help_panel=_SCRATCH),
     ] = None,
     warmed: Annotated[
         Path | None,
@@ -144,6 +145,8 @@ def train(
             _refuse(recipe, fps=fps, epochs=epochs, batch=batch, max_tokens=max_tokens)
             _refuse(recipe, learning_rate=learning_rate, skip_broken=skip_broken or None)
             changes = _given(seed=seed, max_steps=max_steps)
+            if max_steps is not None:
+                changes["second_pass"] = None
             scratch = replace(chosen, loss=chosen_loss, **changes)
             machine = Machine(threads, workers, use_cpu=_uses_cpu(device))
             _train_from_nothing(scratch, output, resume, warmed, machine)

@@ -179,6 +179,7 @@ class Ablations:
         warmup_steps = max(1, min(recipe.warmup_steps, steps // 10))
         return replace(
             recipe,
+            second_pass=None,
             max_steps=steps,
             warmup_steps=warmup_steps,
             eval_every_steps=steps + 1,

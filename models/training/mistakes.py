@@ -1,0 +1,51 @@
+"""Histories in which something was missed: what a model meets that hears nobody but itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from models.data.sample import Round, Sample
+from models.vlm.state import State
+
+_LATE_TASKS = ("qa",)
+_MAX_LATE_ROUNDS = 4
+
+
+def with_mistakes(sample: Sample, share: float, rng: np.random.Generator) -> tuple[Sample, tuple[Round, ...]]:
+    """The sample with the rounds that are right, and the rounds that were given, which differ in `share` of the cases.
+
+    Given is Silence for a Response, or for the first rounds of a run of Standby, up to all of them. What is right
+    stays as it is: to go on seeing what is under way, whatever was said of it before. An answer is owed until it is
+    given, so where it was missed it is right in the next rounds too.
+    """
+    right, given = list(sample.rounds), list(sample.rounds)
+    index = sample.first_live
+    while index < len(right):
+        round_, end = right[index], index + 1
+        if round_.state is State.STANDBY:
+            while end < len(right) and right[end].state is State.STANDBY:
+                end += 1
+            num_missed = int(rng.integers(1, end - index + 1)) if rng.random() < share else 0
+            for missed in range(index, index + num_missed):
+                given[missed] = replace(right[missed], state=State.SILENCE)
+        elif round_.state is State.RESPONSE and rng.random() < share:
+            given[index] = replace(round_, state=State.SILENCE, text="")
+            if sample.task in _LATE_TASKS:
+                end = _answer_late(right, given, index, int(rng.integers(1, _MAX_LATE_ROUNDS + 1)))
+        index = end
+    return replace(sample, rounds=tuple(right)), tuple(given)
+
+
+def _answer_late(right: list[Round], given: list[Round], index: int, num_late: int) -> int:
+    """Has the answer of round `index` given `num_late` rounds later, or not at all if another is due before; the round
+    after it."""
+    answer, last = right[index], index + num_late
+    for later in range(index + 1, min(last + 1, len(right))):
+        if right[later].state is not State.SILENCE:
+            return later
+        right[later] = replace(right[later], state=State.RESPONSE, text=answer.text)
+        if later == last:
+            given[later] = right[later]
+    return min(last + 1, len(right))

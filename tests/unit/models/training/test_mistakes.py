@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.data.sample import Round, Sample
+from models.training.dataset import make_example
+from models.training.loss import IGNORED
+from models.training.mistakes import with_mistakes
+from models.vlm.dialogue import Dialogue
+from models.vlm.pixels import PixelFormat
+from models.vlm.state import State
+
+LETTERS = {"-": State.SILENCE, "s": State.STANDBY, "R": State.RESPONSE}
+
+
+def sample_of(states: str, task: str = "event", first_live: int = 0) -> Sample:
+    rounds = [
+        Round(1000 * n, 1000 * n + 1000, LETTERS[letter], f"text {n}" if letter == "R" else "")
+        for n, letter in enumerate(states)
+    ]
+    frames = np.zeros((len(states), 28, 56, 3), dtype=np.uint8)
+    truth = np.zeros((len(states), 1), dtype=np.int64)
+    return Sample(task, "Tell me.", frames, tuple(rounds), truth, (2,), "test", first_live)
+
+
+def written(rounds: tuple[Round, ...]) -> str:
+    return "".join("-sR"[round_.state] for round_ in rounds)
+
+
+def missed(states: str, task: str = "event", seed: int = 0, first_live: int = 0) -> tuple[str, str]:
+    sample = sample_of(states, task, first_live)
+    right, given_rounds = with_mistakes(sample, 1.0, np.random.default_rng(seed))
+    return written(right.rounds), written(given_rounds)
+
+
+def test_without_mistakes_nothing_changes() -> None:
+    sample = sample_of("-ssR-R")
+    right, given_rounds = with_mistakes(sample, 0.0, np.random.default_rng(0))
+    assert right.rounds == given_rounds == sample.rounds
+
+
+def test_a_response_is_missed_and_standby_comes_late_or_never() -> None:
+    outcomes = {missed("-sssR-", seed=seed) for seed in range(40)}
+    assert outcomes == {("-sssR-", given) for given in ("--ss--", "---s--", "------")}
+
+
+def test_an_answer_is_owed_until_it_is_given() -> None:
+    outcomes = {missed("R---------", "qa", seed=seed) for seed in range(40)}
+    late = (1, 2, 3, 4)
+    assert outcomes == {("R" * (1 + n) + "-" * (9 - n), "-" * n + "R" + "-" * (9 - n)) for n in late}
+    # Where another is due before, the first one is never given.
+    right, given = missed("RR--", "qa")
+    assert (right.startswith("RR") and given.startswith("--")) or given.startswith("-R")
+    sample, given_rounds = with_mistakes(sample_of("R----", "qa"), 1.0, np.random.default_rng(1))
+    assert {one.text for one in (*sample.rounds, *given_rounds) if one.state is State.RESPONSE} == {"text 0"}
+
+
+@given(
+    st.text("-sR", min_size=1, max_size=12),
+    st.integers(0, 11),
+    st.integers(0, 99),
+    st.sampled_from(["qa", "event"]),
+)
+@settings(max_examples=200)
+def test_what_is_right_is_never_less(states: str, first_live: int, seed: int, task: str) -> None:
+    first_live = min(first_live, len(states) - 1)
+    right, given_rounds = missed(states, task, seed, first_live)
+    for before, label, said in zip(states, right, given_rounds, strict=True):
+        assert label == before or (task == "qa" and before == "-" and label == "R")
+        assert said in ("-", label)
+    assert right[:first_live] == given_rounds[:first_live] == states[:first_live]
+
+
+def test_of_a_mistake_the_right_state_is_learnt_and_nothing_else(model_dir, recipe) -> None:
+    dialogue = Dialogue.load(model_dir, recipe.streamo.system_prompt)
+    pixels = PixelFormat.load(model_dir)
+    sample = sample_of("-sR")
+    silent = tuple(Round(one.start_ms, one.end_ms, State.SILENCE) for one in sample.rounds)
+    example = make_example(sample, dialogue, pixels, given=silent)
+    silence, standby, response = dialogue.state_token_ids
+    at = [decision + 1 for decision in example.decisions]
+    assert example.token_ids[at].tolist() == [silence] * 3
+    assert example.labels[at].tolist() == [silence, standby, response]
+    learnt = (example.labels != IGNORED).sum()
+    assert learnt == 2 + 1 + 1  # the first round is right, and its end is learnt too
+    assert len(example.token_ids) == len(make_example(sample_of("---"), dialogue, pixels).token_ids)
+
+
+def test_a_given_round_too_few_is_an_error(model_dir, recipe) -> None:
+    dialogue = Dialogue.load(model_dir, recipe.streamo.system_prompt)
+    with pytest.raises(ValueError, match="shorter"):
+        make_example(sample_of("--"), dialogue, PixelFormat.load(model_dir), given=sample_of("-").rounds)
