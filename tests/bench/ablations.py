@@ -98,7 +98,7 @@ class Ablations:
             raise ValueError(f"{source}: no tower was warmed up there; it lacks {TRUTH_HEADS_FILE}")
         if source is None:
             shared = self._folder / "warm_up_run"
-            recipe = replace(self._recipe, max_steps=1, num_validation_samples=1)
+            recipe = replace(self._recipe, max_steps=1, second_pass=None, num_validation_samples=1)
             run = ScratchRun(recipe, shared, self._machine, self._simulator)
             run.train(resume=(shared / "init").exists())
             source = shared / "warmed"
