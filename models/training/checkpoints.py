@@ -43,9 +43,8 @@ def export_checkpoint(
     target.mkdir(parents=True, exist_ok=True)
     model = AutoModelForImageTextToText.from_pretrained(str(source), dtype=dtype)
     model.save_pretrained(str(target))
+    # The weights are written for their owner alone, who need not be who serves.
     for weights in target.glob("*.safetensors"):
-        shutil.copymode(
-            target / "config.json", weights
-        )  # written for their owner alone, who need not be who serves
+        shutil.copymode(target / "config.json", weights)
     for name in (*SIDE_FILES, *([TRUTH_HEADS_FILE] if keeps_truth_heads else [])):
         shutil.copyfile(source / name, target / name)

@@ -86,15 +86,12 @@ class ScratchRun:
         if not warmed_dir.exists() and not self._warm_up():
             return
         *first, last = self._recipe.passes
-        if not first:
-            self._pass(last, self._dir, warmed_dir)
-            return
-        taught_dir, first_dir = self._dir / "taught", self._dir / "first_pass"
-        if not taught_dir.exists():
-            if not self._pass(first[0], first_dir, warmed_dir):
+        source = warmed_dir
+        if first:
+            source = self._dir / "taught"
+            if not source.exists() and not self._teach(first[0], warmed_dir):
                 return
-            _copy_model(newest_checkpoint(first_dir), taught_dir)
-        self._pass(last, self._dir, taught_dir)
+        self._pass(last, self._dir, source)
 
     def _write_init(self, warmed: Path | None) -> None:
         recipe = self._recipe
@@ -147,6 +144,14 @@ class ScratchRun:
         is_over = _run(trainer, run_dir)
         if is_over:
             _copy_model(newest_checkpoint(run_dir), self._dir / "warmed")
+        return is_over
+
+    def _teach(self, recipe: ScratchRecipe, warmed_dir: Path) -> bool:
+        """The first of two passes; whether it is over."""
+        pass_dir = self._dir / "first_pass"
+        is_over = self._pass(recipe, pass_dir, warmed_dir)
+        if is_over:
+            _copy_model(newest_checkpoint(pass_dir), self._dir / "taught")
         return is_over
 
     def _pass(self, recipe: ScratchRecipe, pass_dir: Path, source: Path) -> bool:

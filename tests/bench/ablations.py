@@ -81,7 +81,7 @@ class Ablations:
     ) -> None:
         """`recipe`: the common one; its number of steps is the plan's."""
         self._folder = folder
-        self._recipe = recipe
+        self._recipe = recipe.passes[0]
         self._machine = machine if machine is not None else Machine()
         self._simulator = simulator if simulator is not None else Simulator()
         self._arms = arms
@@ -98,7 +98,7 @@ class Ablations:
             raise ValueError(f"{source}: no tower was warmed up there; it lacks {TRUTH_HEADS_FILE}")
         if source is None:
             shared = self._folder / "warm_up_run"
-            recipe = replace(self._recipe, max_steps=1, second_pass=None, num_validation_samples=1)
+            recipe = replace(self._recipe, max_steps=1, num_validation_samples=1)
             run = ScratchRun(recipe, shared, self._machine, self._simulator)
             run.train(resume=(shared / "init").exists())
             source = shared / "warmed"
@@ -179,7 +179,6 @@ class Ablations:
         warmup_steps = max(1, min(recipe.warmup_steps, steps // 10))
         return replace(
             recipe,
-            second_pass=None,
             max_steps=steps,
             warmup_steps=warmup_steps,
             eval_every_steps=steps + 1,

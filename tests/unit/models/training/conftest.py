@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from models.data.sample import Round, Sample
 from models.training.dataset import ClipPlan, SampleMaker
@@ -13,6 +14,7 @@ from models.vlm.frame_size import FrameBudget
 from models.vlm.state import State
 from models.vlm.streamo_config import StreamoConfig
 from tests.support.least_architecture import LEAST_ARCHITECTURE
+from tests.support.tiny_models import FAMILY_NAMES, FamilyName, write_tiny_model
 
 
 def make_square_sample(seed: int, split: str, num_frames: int) -> Sample:
@@ -81,4 +83,14 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory, recipe: ScratchRecipe) -
         recipe.budget,
         seed=3,
     )
+    return directory
+
+
+@pytest.fixture(scope="module", params=FAMILY_NAMES)
+def family_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random checkpoint of each family."""
+    torch.set_num_threads(1)
+    family: FamilyName = request.param
+    directory = tmp_path_factory.mktemp(family)
+    write_tiny_model(directory, family)
     return directory

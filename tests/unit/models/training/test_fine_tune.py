@@ -28,7 +28,7 @@ from models.vlm.dialogue import Dialogue
 from models.vlm.model import LanguageModel, VisionEncoder
 from models.vlm.pixels import PixelFormat
 from models.vlm.streamo_config import StreamoConfig
-from tests.support.tiny_models import FAMILY_NAMES, FamilyName, write_tiny_model
+from tests.support.tiny_models import FamilyName, write_tiny_model
 
 SMALL = {"batch_packs": 2, "max_packed_tokens": 900, "learning_rate": 1e-3, "save_every_steps": 2}
 
@@ -38,14 +38,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> FineTuneData:
     folder = tmp_path_factory.mktemp("place")
     write_data_set(DataSetConfig("train", 5, num_frames=12, width=144, height=112), folder)
     return FineTuneData(folder / "raw.json", video_root=folder)
-
-
-@pytest.fixture(scope="module", params=FAMILY_NAMES)
-def family_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    family: FamilyName = request.param
-    directory = tmp_path_factory.mktemp(family)
-    write_tiny_model(directory, family)
-    return directory
 
 
 def losses(checkpoint: Path) -> list[tuple[int, float]]:

@@ -19,7 +19,7 @@ from models.vlm.pixels import PixelFormat
 from models.vlm.state import State
 from models.vlm.streamo_config import StreamoConfig
 from tests.support.tiny_chats import hf_pixels
-from tests.support.tiny_models import FAMILY_NAMES, FamilyName, write_tiny_model
+from tests.support.tiny_models import write_tiny_model
 
 
 def random_sample(pixels: PixelFormat, num_rounds: int, seed: int) -> Sample:
@@ -38,15 +38,6 @@ def random_sample(pixels: PixelFormat, num_rounds: int, seed: int) -> Sample:
         truth_sizes=(3, 3, 3, 3),
         source="test",
     )
-
-
-@pytest.fixture(scope="module", params=FAMILY_NAMES)
-def family_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    family: FamilyName = request.param
-    directory = tmp_path_factory.mktemp(family)
-    write_tiny_model(directory, family)
-    return directory
 
 
 def load_parts(model_dir: Path) -> tuple[Dialogue, PixelFormat, list[Example]]:

@@ -19,17 +19,8 @@ from models.vlm.model import LanguageModel, VisionEncoder
 from models.vlm.pixels import PixelFormat
 from models.vlm.state import State
 from models.vlm.streamo_config import StreamoConfig
-from tests.support.tiny_models import FAMILY_NAMES, FamilyName, write_tiny_model
 
 WINDOW, ROUNDS = 5, 17
-
-
-@pytest.fixture(scope="module", params=FAMILY_NAMES)
-def family_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    family: FamilyName = request.param
-    directory = tmp_path_factory.mktemp(family)
-    write_tiny_model(directory, family)
-    return directory
 
 
 def trained_logits(family_dir: Path, sample: Sample, window: int | None, *, trims: bool) -> torch.Tensor:

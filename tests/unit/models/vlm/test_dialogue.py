@@ -9,7 +9,6 @@ from models.training.tokenizer import CONTROL_TOKENS
 from models.vlm.dialogue import STATE_TOKENS, Dialogue
 from models.vlm.state import State
 from models.vlm.streamo_config import StreamoConfig
-from models.vlm.time_tag import format_seconds
 
 ADDED_TOKENS = (*CONTROL_TOKENS, *STATE_TOKENS)
 NASTY = st.lists(
@@ -66,22 +65,6 @@ def test_every_digit_of_a_tag_is_one_token(dialogue: Dialogue, hf_tokenizer: Pre
     pieces = [hf_tokenizer.decode([token_id]) for token_id in tag[: tag.index(dialogue.image_token_id) - 1]]
     assert "".join(pieces) == "<1234567.8s-1234568s>\n"
     assert all(len(piece) == 1 for piece in pieces if any(c.isdigit() for c in piece))
-
-
-@pytest.mark.parametrize(
-    ("time_ms", "text"),
-    [
-        (0, "0"),
-        (49, "0"),
-        (50, "0.1"),
-        (12_000, "12"),
-        (12_340, "12.3"),
-        (12_960, "13"),
-        (10**9, "1000000"),
-    ],
-)
-def test_format_seconds(time_ms: int, text: str) -> None:
-    assert format_seconds(time_ms) == text
 
 
 @given(text=NASTY)

@@ -14,6 +14,7 @@ from models.vlm.time_tag import format_seconds, rounded_ms
         (12_350, "12.4"),
         (12_960, "13"),
         (999_999_960, "1000000"),
+        (10**9, "1000000"),
     ],
 )
 def test_seconds_have_at_most_one_decimal(time_ms: int, text: str) -> None:
