@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from models.vlm.rotary import turned
+
 
 def shift_keys(
     keys: torch.Tensor, distances: torch.Tensor, lengths: torch.Tensor, inv_freq: torch.Tensor
@@ -20,6 +22,4 @@ def shift_keys(
         part.float().repeat_interleave(lengths, dim=0, output_size=num_tokens).unsqueeze(1)
         for part in (angles.cos(), angles.sin())
     )
-    # Hugging Face's layout: the pair of frequency i is (i, i + head_dim / 2).
-    first, second = keys.float().chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(keys.dtype)
+    return turned(keys.float(), cos, sin).to(keys.dtype)

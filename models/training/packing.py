@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
-from models.vlm.rotary import shift_positions
+from models.vlm.rotary import turned
 
 PACKED_ATTENTION = "streamo_packed"
 
@@ -38,54 +38,78 @@ class Stretch:
 
 
 @dataclass(frozen=True, eq=False)
+class _Asking:
+    """Tokens that ask within a stretch, and what they see of its keys, the pinned ones first.
+
+    `mask`: bool [asking, keys]; None where all of an example asks, which then is causal. `angles`: cos and sin by which
+    the pinned keys are turned; None where none are pinned.
+    """
+
+    stretch: Stretch
+    num_asking: int
+    mask: torch.Tensor | None
+    angles: tuple[torch.Tensor, torch.Tensor] | None
+
+
+@dataclass(frozen=True, eq=False)
 class Packing:
-    """Where the examples of a packed sequence stand, and which of its tokens ask.
+    """Where the examples of a packed sequence stand, and which of its tokens ask. The same in all layers.
 
     `lengths`: tokens of each example. `offsets`: int32 [examples + 1], on the device: where each begins, and the end
-    of the last. `stretches`: of each example, one behind the other; a single one where no window slides. `asking`: None
-    where every token asks; else for each stretch int64, which of the example's tokens. `inv_freq`: of the model's
-    rotary embedding, where stretches shift.
+    of the last. `asking`: of each example, stretch by stretch; a single one where no window slides.
     """
 
     lengths: tuple[int, ...]
     offsets: torch.Tensor
-    stretches: tuple[tuple[Stretch, ...], ...]
-    inv_freq: torch.Tensor | None = None
-    asking: tuple[tuple[torch.Tensor, ...], ...] | None = None
+    asking: tuple[tuple[_Asking, ...], ...]
 
     @classmethod
     def of(
-        cls,
-        lengths: Sequence[int],
-        device: torch.device,
-        stretches: Sequence[Sequence[Stretch]] | None = None,
-        inv_freq: torch.Tensor | None = None,
+        cls, stretches: Sequence[Sequence[Stretch]], device: torch.device, inv_freq: torch.Tensor
     ) -> Packing:
+        """Every token asks. `stretches`: of each example, from its first token to its last; `inv_freq`: of the model's
+        rotary embedding."""
+        lengths = tuple(of_example[-1].end for of_example in stretches)
         offsets = F.pad(torch.tensor(lengths).cumsum(0), (1, 0)).to(torch.int32)
-        if stretches is None:
-            stretches = [[Stretch(0, length)] for length in lengths]
-        return cls(tuple(lengths), offsets.to(device), tuple(map(tuple, stretches)), inv_freq)
+        asking = tuple(
+            tuple(_all_asking(one, device, inv_freq, is_whole=len(of_example) == 1) for one in of_example)
+            for of_example in stretches
+        )
+        return cls(lengths, offsets.to(device), asking)
 
     def only(self, index: torch.Tensor) -> Packing:
         """The same with only these tokens asking: int64 [n], places in the packed sequence, rising."""
         asking, begin = [], 0
-        for length, stretches in zip(self.lengths, self.stretches, strict=True):
+        for length, of_example in zip(self.lengths, self.asking, strict=True):
             within = index[(index >= begin) & (index < begin + length)] - begin
-            asking.append(tuple(within[(within >= one.begin) & (within < one.end)] for one in stretches))
+            asking.append(tuple(_some_asking(one, within) for one in of_example))
             begin += length
         return replace(self, asking=tuple(asking))
 
     @property
     def is_plain(self) -> bool:
         """Every token asks, and sees all of its example up to itself."""
-        return self.asking is None and all(len(stretches) == 1 for stretches in self.stretches)
+        return all(one.mask is None for of_example in self.asking for one in of_example)
 
-    @property
-    def num_asking(self) -> list[int]:
-        """Of each example."""
-        if self.asking is None:
-            return [*self.lengths]
-        return [sum(map(len, asking)) for asking in self.asking]
+
+def _all_asking(stretch: Stretch, device: torch.device, inv_freq: torch.Tensor, *, is_whole: bool) -> _Asking:
+    angles = None
+    if stretch.num_pinned:
+        turns = stretch.shift * inv_freq.to(torch.float64)
+        angles = turns.cos().float(), turns.sin().float()
+    which = torch.arange(stretch.begin, stretch.end, device=device)
+    return _Asking(stretch, len(which), None if is_whole else _mask(stretch, which), angles)
+
+
+def _some_asking(asking: _Asking, within: torch.Tensor) -> _Asking:
+    stretch = asking.stretch
+    which = within[(within >= stretch.begin) & (within < stretch.end)]
+    return replace(asking, num_asking=len(which), mask=_mask(stretch, which))
+
+
+def _mask(stretch: Stretch, which: torch.Tensor) -> torch.Tensor:
+    seen = torch.arange(stretch.first_key, stretch.end, device=which.device) <= which[:, None]
+    return F.pad(seen, (stretch.num_pinned, 0), value=True)
 
 
 def packed_attention(
@@ -107,68 +131,36 @@ def packed_attention(
     if query.is_cuda and packing.is_plain and query.dtype in (torch.float16, torch.bfloat16):
         return _varlen(query, key, value, packing, scaling), None
     # Split, not sliced: the gradient of a split is one copy, that of a slice is a tensor of zeros for each.
-    parts = zip(
-        query.split(packing.num_asking, dim=2),
-        key.split(packing.lengths, dim=2),
-        value.split(packing.lengths, dim=2),
-        packing.stretches,
-        packing.asking or (None,) * len(packing.lengths),
-        strict=True,
+    queries = iter(query.split([one.num_asking for group in packing.asking for one in group], dim=2))
+    examples = zip(
+        packing.asking, key.split(packing.lengths, dim=2), value.split(packing.lengths, dim=2), strict=True
     )
     attended = [
-        part
-        for q, k, v, stretches, asking in parts
-        for part in _attended(q, k, v, stretches, asking, scaling, packing.inv_freq)
+        F.scaled_dot_product_attention(
+            next(queries),
+            *_seen(one, k, v),
+            attn_mask=one.mask,
+            is_causal=one.mask is None,
+            scale=scaling,
+            enable_gqa=True,
+        ).transpose(1, 2)
+        for group, k, v in examples
+        for one in group
     ]
-    return torch.cat(attended, dim=2).transpose(1, 2), None
+    return torch.cat(attended, dim=1), None
 
 
-def _attended(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    stretches: tuple[Stretch, ...],
-    asking: tuple[torch.Tensor, ...] | None,
-    scaling: float,
-    inv_freq: torch.Tensor | None,
-) -> Iterator[torch.Tensor]:
-    """Of one example, stretch by stretch."""
-    counts = [one.end - one.begin for one in stretches] if asking is None else [len(one) for one in asking]
-    for index, (q, stretch) in enumerate(zip(query.split(counts, dim=2), stretches, strict=True)):
-        if asking is None and not stretch.first_key and stretch.end == q.shape[2]:
-            k, v, mask = key[:, :, : stretch.end], value[:, :, : stretch.end], None
-        else:
-            which = (
-                asking[index]
-                if asking is not None
-                else torch.arange(stretch.begin, stretch.end, device=q.device)
-            )
-            k, v, mask = _seen(key, value, which, stretch, inv_freq)
-        yield F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True
-        )
-
-
-def _seen(
-    key: torch.Tensor,
-    value: torch.Tensor,
-    which: torch.Tensor,
-    stretch: Stretch,
-    inv_freq: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Keys and values of a stretch, and which of them each asking token sees, bool [asking, keys]."""
-    first, end, num_pinned = stretch.first_key, stretch.end, stretch.num_pinned
-    mask = torch.arange(first, end, device=key.device) <= which[:, None]
-    key, pinned_key = key[:, :, first:end], key[:, :, :num_pinned]
-    value, pinned_value = value[:, :, first:end], value[:, :, :num_pinned]
-    if not num_pinned:
-        return key, value, mask
-    assert inv_freq is not None
-    turned = shift_positions(pinned_key, stretch.shift, inv_freq)
+def _seen(asking: _Asking, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of an example's keys and values those of a stretch, the pinned ones first."""
+    stretch = asking.stretch
+    seen = slice(stretch.first_key, stretch.end)
+    if asking.angles is None:
+        return key[:, :, seen], value[:, :, seen]
+    pinned = slice(stretch.num_pinned)
+    cos, sin = (angles.to(key.dtype) for angles in asking.angles)
     return (
-        torch.cat((turned, key), dim=2),
-        torch.cat((pinned_value, value), dim=2),
-        F.pad(mask, (num_pinned, 0), value=True),
+        torch.cat((turned(key[:, :, pinned], cos, sin), key[:, :, seen]), dim=2),
+        torch.cat((value[:, :, pinned], value[:, :, seen]), dim=2),
     )
 
 

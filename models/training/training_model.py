@@ -88,8 +88,8 @@ class TrainingModel(nn.Module):
         patches: torch.Tensor,
         patch_grids: torch.Tensor,
         decisions: torch.Tensor,
+        stretches: Sequence[Sequence[Stretch]],
         truth: torch.Tensor | None = None,
-        stretches: Sequence[Sequence[Stretch]] | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> dict[str, torch.Tensor]:
         """`loss`; where the model is not training also the `logits` [n, V] that predict the `targets` [n].
@@ -99,9 +99,7 @@ class TrainingModel(nn.Module):
         """
         at = (labels[0] != IGNORED).nonzero().flatten() - 1
         targets = labels[0, at + 1]
-        hidden, visual = self._hidden_states(
-            input_ids, position_ids, lengths, patches, patch_grids, at, stretches
-        )
+        hidden, visual = self._hidden_states(input_ids, position_ids, stretches, patches, patch_grids, at)
         # The output head only where there is a target: one position in seven.
         logits = self.vlm.lm_head(hidden)
         config = self.loss_config
@@ -130,11 +128,10 @@ class TrainingModel(nn.Module):
         self,
         input_ids: torch.Tensor,
         position_ids: torch.Tensor,
-        lengths: torch.Tensor,
+        stretches: Sequence[Sequence[Stretch]],
         patches: torch.Tensor,
         patch_grids: torch.Tensor,
         wanted: torch.Tensor,
-        stretches: Sequence[Sequence[Stretch]] | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Final hidden states [n, H] of the wanted tokens, and the visual tokens [N, ...] of all frames in order."""
         grids = tuple((int(rows), int(cols)) for rows, cols in patch_grids.tolist())
@@ -144,9 +141,7 @@ class TrainingModel(nn.Module):
         is_image = input_ids == self.config.image_token_id
         first, *deepstack = visual.to(embeds.dtype).split(embeds.shape[-1], dim=1)
         embeds = embeds.masked_scatter(is_image[..., None], first)
-        extra: dict[str, Any] = {
-            "packing": Packing.of(lengths.tolist(), embeds.device, stretches, text.rotary_emb.inv_freq)
-        }
+        extra: dict[str, Any] = {"packing": Packing.of(stretches, embeds.device, text.rotary_emb.inv_freq)}
         if deepstack:
             extra |= {"visual_pos_masks": is_image, "deepstack_visual_embeds": deepstack}
         if self._trims_last_layer:

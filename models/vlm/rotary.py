@@ -34,13 +34,11 @@ class ExactRotary(nn.Module):
         return cos.to(x.dtype), sin.to(x.dtype)
 
 
-def shift_positions(rotated: torch.Tensor, distance: int, inv_freq: torch.Tensor) -> torch.Tensor:
-    """Rotated keys [..., head_dim] as they would be `distance` further on, on all three axes alike. Differentiable.
+def turned(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Heads [..., head_dim], rotated already, by further angles, whose cos and sin fit [..., head_dim / 2].
 
-    `inv_freq` is [head_dim / 2].
+    Where all three position axes move alike it does not matter which of them a frequency follows.
     """
-    angles = distance * inv_freq.to(torch.float64)
-    cos, sin = angles.cos().to(rotated.dtype), angles.sin().to(rotated.dtype)
     # Hugging Face's layout: the pair of frequency i is (i, i + head_dim / 2).
-    first, second = rotated.chunk(2, dim=-1)
+    first, second = heads.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
