@@ -6,6 +6,9 @@ import numpy as np
 
 from models.vlm.state import State
 
+# Between the parts of a reply that tells several things at once.
+SEPARATOR = "; "
+
 
 @dataclass(frozen=True)
 class Round:

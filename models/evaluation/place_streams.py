@@ -8,10 +8,10 @@ from typing import Any
 
 from PIL import Image
 
-from models.data.instructions import TASKS
 from models.data.place.clip import Clip, draw_clip
 from models.data.place.layout import PLACE_HEIGHT, PLACE_WIDTH
 from models.data.place.picture import draw
+from models.data.place.query import TASKS
 from models.data.place.split import split_rng
 from models.data.place.view import View
 from models.data.place.wording import Slots, parse_text

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from models.data.instructions import TASKS
+from models.data.place.query import TASKS
 from models.evaluation.bootstrap import LEVEL, Difference, Estimate, Resampling
 from models.evaluation.scores import SCORES, Score
 from models.evaluation.suite import SuiteRun

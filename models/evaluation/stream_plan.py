@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.data.instructions import TASKS
-from models.data.scene import SPLITS
+from models.data.place.query import TASKS
+from models.data.place.split import check_split
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,7 @@ class StreamPlan:
     tasks: tuple[str, ...] = TASKS
 
     def __post_init__(self) -> None:
-        if self.split not in SPLITS:
-            raise ValueError(f"split {self.split!r}: must be one of {', '.join(SPLITS)}")
+        check_split(self.split)
         if unknown := sorted(set(self.tasks) - set(TASKS)):
             raise ValueError(f"tasks {unknown}: must be of {', '.join(TASKS)}")
         for name in ("lively_streams", "quiet_streams", "first_seed"):

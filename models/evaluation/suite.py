@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from models.data import labels
-from models.data.place import wording
+from models.data.place.wording import parse_text
 from models.engine.config import EngineConfig, PinnedPositions
 from models.engine.engine import Engine
 from models.evaluation.cached_encoder import CachedEncoder
@@ -146,11 +145,9 @@ def run_suite(
 def parse_of(settings: Mapping[str, Any]) -> Parse:
     """How the texts of a run are understood. ValueError for a source this version does not know."""
     source = settings["source"]["source"]
-    if source == "simulated":
-        return labels.parse_text
-    if source == "place":
-        return wording.parse_text
-    raise ValueError(f"source {source!r}: this version cannot read its texts")
+    if source != "place":
+        raise ValueError(f"source {source!r}: this version cannot read its texts")
+    return parse_text
 
 
 def load_run(directory: Path) -> SuiteRun:

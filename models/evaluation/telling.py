@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.data.labels import Gold, parse_text
+from models.data.place.label import Gold
+from models.data.place.wording import parse_text
 from models.evaluation.matching import match_times
 from models.evaluation.stream import Slots
 

@@ -9,11 +9,12 @@ import signal
 import sys
 from pathlib import Path
 
+from models.data.place.layout import PLACE_HEIGHT, PLACE_WIDTH
 from services.camera.access import Access
 from services.camera.camera import Camera
 from services.camera.fault import Fault
 from services.camera.fault_control import FaultControl
-from services.camera.picture_source import FileSource, PictureSource, SceneSource
+from services.camera.picture_source import FileSource, PictureSource, PlaceSource
 from services.camera.rtsp_server import RtspServer
 from services.camera.truth import Truth
 
@@ -50,7 +51,7 @@ async def _serve(arguments: argparse.Namespace, cameras: dict[str, Camera], acce
         line = {
             "name": camera.name,
             "url": server.url(camera.name),
-            "seed": camera.source.seed if isinstance(camera.source, SceneSource) else None,
+            "seed": camera.source.seed if isinstance(camera.source, PlaceSource) else None,
             "file": str(camera.source.path) if isinstance(camera.source, FileSource) else None,
             "started_at_us": camera.started_at_us,
             "control_port": control.port if control is not None else None,
@@ -76,7 +77,7 @@ def _cameras(arguments: argparse.Namespace) -> dict[str, Camera]:
     for name, value in (_pair(text) for text in arguments.streams):
         if not re.fullmatch(r"\d+", value):
             raise ValueError(f"--streams {name}={value}: the seed must be a whole number")
-        sources[name] = SceneSource(int(value), arguments.split)
+        sources[name] = PlaceSource(int(value), arguments.split)
     for name, value in (_pair(text) for text in arguments.file):
         sources[name] = FileSource(Path(value))
     if not sources:
@@ -112,7 +113,7 @@ def _pair(text: str) -> tuple[str, str]:
 def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r}: must be WIDTHxHEIGHT, for example 448x336")
+        raise argparse.ArgumentTypeError(f"{text!r}: must be WIDTHxHEIGHT, for example 560x448")
     return int(match[1]), int(match[2])
 
 
@@ -125,19 +126,21 @@ def _fps(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m services.camera", description=__doc__)
     parser.add_argument(
-        "--streams", nargs="+", default=[], metavar="NAME=SEED", help="cameras on simulated scenes"
+        "--streams", nargs="+", default=[], metavar="NAME=SEED", help="cameras on simulated places"
     )
     parser.add_argument(
         "--file", nargs="+", default=[], metavar="NAME=VIDEO", help="cameras on looped video files"
     )
     parser.add_argument(
-        "--split", default="demo", choices=("demo", "test"), help="which seeds the scenes are from"
+        "--split", default="demo", choices=("demo", "test"), help="which seeds the places are from"
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8554, help="0 takes any free one")
-    parser.add_argument("--size", type=_size, default=(448, 336), metavar="WIDTHxHEIGHT")
+    parser.add_argument(
+        "--size", type=_size, default=(4 * PLACE_WIDTH, 4 * PLACE_HEIGHT), metavar="WIDTHxHEIGHT"
+    )
     parser.add_argument("--fps", type=_fps, default=10)
-    parser.add_argument("--truth", type=Path, metavar="DIR", help="write what each scene really shows")
+    parser.add_argument("--truth", type=Path, metavar="DIR", help="write what each place really shows")
     parser.add_argument("--user", metavar="NAME:PASSWORD", help="ask viewers for these")
     parser.add_argument("--auth", choices=("digest", "basic"), default="digest")
     parser.add_argument("--fault", nargs="+", default=[], metavar="NAME=KIND[:FRAMES]", help="fail like this")

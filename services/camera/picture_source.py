@@ -1,4 +1,4 @@
-"""What a simulated camera looks at: a scene, or a video file that starts again when it is over."""
+"""What a simulated camera looks at: a place, or a video file that starts again when it is over."""
 
 from pathlib import Path
 from typing import Protocol
@@ -7,8 +7,8 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from models.data.render import render
-from models.data.scene import EndlessScene
+from models.data.place.director import EndlessPlace
+from models.data.place.picture import render
 
 # A jump ahead longer than this is a seek instead of decoding all that lies between.
 _SEEK_MS = 2_000
@@ -22,25 +22,25 @@ class PictureSource(Protocol):
         ...
 
 
-class SceneSource:
-    """The endless simulated scene of one seed; its script is the truth about what is to be seen."""
+class PlaceSource:
+    """The endless simulated place of one seed; its script is the truth about what is to be seen."""
 
     def __init__(self, seed: int, split: str = "demo") -> None:
         self.seed = seed
         self.split = split
-        self._scene = EndlessScene(seed, split)
+        self._place = EndlessPlace(seed, split)
 
     @property
     def segment_ms(self) -> int:
-        return self._scene.segment_ms
+        return self._place.segment_ms
 
     def picture(self, time_ms: int, height: int, width: int) -> np.ndarray:
-        return render(self._scene.segment(time_ms // self._scene.segment_ms), time_ms, height, width)
+        return render(self._place.segment(time_ms // self._place.segment_ms), time_ms, height, width)
 
     def script_json(self, until_ms: int) -> str:
-        """Everything that happens from time 0 to `until_ms`, and on to the end of that segment."""
-        # A scene of its own: asking for a script moves the scene's place, and the camera's thread is drawing.
-        return EndlessScene(self.seed, self.split).script(until_ms).to_json()
+        """Layout, look, and everything that happens from time 0 to `until_ms` and on to the end of that segment."""
+        # A place of its own: asking for a script moves where the place stands, and the camera's thread is drawing.
+        return EndlessPlace(self.seed, self.split).script(until_ms).to_json()
 
 
 class FileSource:

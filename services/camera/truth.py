@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 
 from services.camera.camera import Camera
-from services.camera.picture_source import SceneSource
+from services.camera.picture_source import PlaceSource
 
 
 class Truth:
-    """NAME.json of every camera with a scene: its script up to at least a minute ahead, and when it began.
+    """NAME.json of every camera on a place: its script up to at least a minute ahead, and when it began.
 
-    Scene time t is shown at wall clock `started_at_us` + t. The file is replaced whole as time goes on.
+    Script time t is shown at wall clock `started_at_us` + t. The file is replaced whole as time goes on.
     """
 
     def __init__(self, directory: Path, cameras: list[Camera]) -> None:
@@ -23,7 +23,7 @@ class Truth:
     def write(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         for camera in self._cameras:
-            if isinstance(camera.source, SceneSource):
+            if isinstance(camera.source, PlaceSource):
                 self._write_one(camera, camera.source)
 
     async def keep_writing(self, period_s: float = 30.0) -> None:
@@ -31,7 +31,7 @@ class Truth:
             await asyncio.sleep(period_s)
             await asyncio.to_thread(self.write)
 
-    def _write_one(self, camera: Camera, source: SceneSource) -> None:
+    def _write_one(self, camera: Camera, source: PlaceSource) -> None:
         now_ms = (time.time_ns() // 1000 - camera.started_at_us) // 1000
         truth = {
             "name": camera.name,

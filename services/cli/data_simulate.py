@@ -21,7 +21,7 @@ class Split(StrEnum):
 def simulate(
     out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder, or an empty one.")],
     split: Annotated[
-        Split, typer.Option(help="The splits share no scene; test has what training never shows.")
+        Split, typer.Option(help="The splits share no place; test has what training never shows.")
     ],
     num_samples: Annotated[int, typer.Option(min=1, help="Samples; the five tasks take turns.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Of the first sample; each further one has the next.")] = 0,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from models.data.instructions import find_query
-from models.data.labels import gold_events
-from models.data.scene import EndlessScene
+from models.data.place.director import EndlessPlace
+from models.data.place.instruction import find_query
+from models.data.place.label import gold_events
 from models.evaluation.telling import TellingScore, Told, score_tellings
 from services.cli.client import Client, ClientError, EventStream
 from services.cli.demo_summary import DemoSummary
@@ -45,13 +45,14 @@ class DemoWatch:
     instruction: str
 
 
-CAMERAS = {"gate": 11, "yard": 12}
+# Places where something happens all the time from the first minute on.
+CAMERAS = {"gate": 15, "yard": 128}
 WATCHES = (
     DemoWatch("gate", "story", "narration", "Tell me what happens."),
-    DemoWatch("gate", "cars", "event", "Tell me when a car arrives."),
+    DemoWatch("gate", "cars", "event", "Tell me about cars."),
     DemoWatch("gate", "people", "qa", "How many people are there?"),
     DemoWatch("yard", "steps", "action", "Describe what people do."),
-    DemoWatch("yard", "car-times", "grounding", "Find the time when a car arrives."),
+    DemoWatch("yard", "door-times", "grounding", "Find the time when the door is open."),
 )
 
 
@@ -211,12 +212,12 @@ class Demo:
             first_ms, last_ms = begun[0].frame.media_time_ms, decided.get(watch.stream_id, 0)
             times_ms = [time_ms for time_ms in kept[watch.stream_id] if first_ms <= time_ms <= last_ms]
             camera = cameras[watch.stream_id]
-            # Scene time is counted from the camera's start, media time from when the stream was added.
+            # Script time is counted from the camera's start, media time from when the stream was added.
             ahead_ms = (streams[watch.stream_id].added_at_us - camera.started_at_us) // 1000
-            scene = (
-                EndlessScene(camera.seed or 0, "demo").script(last_ms + ahead_ms + 1000).shifted(-ahead_ms)
-            )
-            golds = gold_events(scene, times_ms, find_query(watch.task, watch.instruction))
+            script = EndlessPlace(camera.seed or 0).script(last_ms + ahead_ms + 1000).shifted(-ahead_ms)
+            views = [script.view(time_ms) for time_ms in times_ms]
+            query = find_query(watch.task, watch.instruction)
+            golds = gold_events(script.told_acts, views, times_ms, query)
             tolds = [
                 Told(event.frame.media_time_ms, event.text) for event in mine if event.kind in _TOLD_KINDS
             ]

@@ -29,11 +29,6 @@ class Split(StrEnum):
     TEST = "test"
 
 
-class Scenes(StrEnum):
-    SIMULATED = "simulated"
-    PLACE = "place"
-
-
 class Pinned(StrEnum):
     MOVE = "move"
     KEEP = "keep"
@@ -61,9 +56,6 @@ def run(
     model: Annotated[Path, typer.Option(metavar="DIR", help="A checkpoint in the standard format.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Gets the run and its report.")],
     split: Annotated[Split, typer.Option(help="Choose on validation, report on test.")] = Split.VALIDATION,
-    scenes: Annotated[
-        Scenes, typer.Option(help="simulated: the first simulator; place: the watched place.")
-    ] = Scenes.SIMULATED,
     task: Annotated[
         list[TaskName] | None, typer.Option(help="Only these tasks; repeat it. Else all.")
     ] = None,
@@ -85,7 +77,7 @@ def run(
     at_once: Annotated[int, typer.Option(min=1, help="Sessions in the engine at a time.")] = 32,
     no_plots: NoPlots = False,
 ) -> None:
-    """Run a checkpoint over held-out simulated streams, frame by frame, and report its scores.
+    """Run a checkpoint over held-out streams of the simulated place, frame by frame, and report its scores.
 
     Nothing is forced: every round is decided by the serving engine on what the model said before. A run that was
     ended goes on where it was when the same command is given again. docs/evaluation.md says what each score means.
@@ -96,10 +88,9 @@ def run(
 
         streamo eval run --model MODEL --out runs/eval/sooner --sensitivity 0.5
     """
-    from models.data.instructions import TASKS
+    from models.data.place.query import TASKS
     from models.evaluation.place_streams import PlaceStreams
     from models.evaluation.report import ScoredRun
-    from models.evaluation.simulated_streams import SimulatedStreams
     from models.evaluation.stream_plan import StreamPlan
     from models.evaluation.suite import ServedModel, ServingSettings, run_suite
 
@@ -122,8 +113,7 @@ def run(
             first_seed=first_seed,
             tasks=tuple(one.value for one in task) if task else TASKS,
         )
-        make = PlaceStreams if scenes is Scenes.PLACE else SimulatedStreams
-        source = make(plan, served.budget)
+        source = PlaceStreams(plan, served.budget)
         with progress(console, "streams", source.num_streams) as (on_stream, on_round):
             done = run_suite(out, model, served, serving, source, on_stream=on_stream, on_round=on_round)
         scored = ScoredRun(done, source.parse)

@@ -129,19 +129,19 @@ def simulate(
     cameras: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME=SEED...", help="Cameras; the seed chooses the scene. After -- come further options."
+            metavar="NAME=SEED...", help="Cameras; the seed chooses the place. After -- come further options."
         ),
     ],
     port: Annotated[int, typer.Option(help="RTSP port; 0 takes any free one.")] = 8554,
     fps: Annotated[int, typer.Option(min=1, max=60, help="Frames a second.")] = 10,
 ) -> None:
-    """Run simulated cameras: a small world of people, cars, doors and parcels, served over RTSP.
+    """Run simulated cameras: a small world of people, cars, parcels, doors and lights, served over RTSP.
 
     Examples:
 
         streamo simulate gate=7 yard=8
 
-        streamo simulate gate=7 -- --truth truth/        also write what each scene really shows
+        streamo simulate gate=7 -- --truth truth/        also write what each place really shows
 
         streamo simulate gate=7 -- --fault gate=stall:50  fail on purpose; all options: python -m services.camera --help
     """

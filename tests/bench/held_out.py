@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.data.instructions import TASKS
-from models.data.labels import Gold, parse_text
+from models.data.place.label import Gold
+from models.data.place.layout import PLACE_HEIGHT, PLACE_WIDTH
+from models.data.place.query import TASKS
+from models.data.place.simulated import make_sample
+from models.data.place.wording import parse_text
 from models.data.sample import Sample
-from models.data.simulated import make_sample
 from models.engine.config import EngineConfig
 from models.engine.engine import Engine
 from models.engine.round import Decision, Reply, RoundInput
@@ -74,7 +76,8 @@ class HeldOutRunner:
         }
 
     def run(self, seed: int) -> StreamRun:
-        sample = make_sample(seed, "validation", self._num_rounds, task=TASKS[seed % len(TASKS)])
+        size = self._encoder.budget.fit(PLACE_HEIGHT, PLACE_WIDTH)
+        sample = make_sample(seed, "validation", self._num_rounds, size, task=TASKS[seed % len(TASKS)])
         rounds = self._rounds(sample)
         dialogue = self._model.dialogue
         gold = [
@@ -100,9 +103,11 @@ class HeldOutRunner:
             for token in self._encoder.encode(frames[start : start + _ENCODE_BATCH])
         ]
         grid = self._encoder.budget.grid(*sample.frames.shape[1:3])
+        silence = tuple(self._model.dialogue.reply(State.SILENCE))
+        # What went by before the question came is silent whatever the model says.
         return [
-            RoundInput(truth.start_ms, truth.end_ms, token, grid)
-            for truth, token in zip(sample.rounds, tokens, strict=True)
+            RoundInput(truth.start_ms, truth.end_ms, token, grid, silence if i < sample.first_live else None)
+            for i, (truth, token) in enumerate(zip(sample.rounds, tokens, strict=True))
         ]
 
     def _forced_states(self, way: str, sample: Sample, gold: Sequence[RoundInput]) -> list[State]:
@@ -242,8 +247,8 @@ def _own_state(decision: Decision) -> State:
 
 def _golds(sample: Sample) -> list[Gold]:
     return [
-        Gold(truth.end_ms, truth.text, slots, truth.start_ms, truth.end_ms, None)
-        for truth in sample.rounds
+        Gold(truth.end_ms, truth.text, slots, truth.start_ms, truth.end_ms, None, since=index)
+        for index, truth in enumerate(sample.rounds)
         if truth.state is State.RESPONSE
         for slots in parse_text(sample.task, truth.text)
         if slots is not None

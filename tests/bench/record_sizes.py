@@ -14,7 +14,7 @@ from support.scripted_engine import SIZE, picture
 from models.vlm.frame_sampler import SamplerConfig
 from models.vlm.frame_size import FrameBudget
 from models.vlm.state import State
-from services.camera.picture_source import SceneSource
+from services.camera.picture_source import PlaceSource
 from services.ingest.picture import PictureFormer
 from streamo.v1.event_pb2 import Event, EventKind
 from streamo.v1.frame_pb2 import Frame, FrameBatch, FrameRecord, PixelFormat
@@ -46,7 +46,7 @@ def measure(
     frame_hw: tuple[int, int], window_rounds: int, response_share: float, reply_tokens: int
 ) -> RecordSizes:
     """`frame_hw` is the model's frame. Replies have `reply_tokens` ids as large as those of a vocabulary of 150,000."""
-    drawn = SceneSource(7).picture(20_000, 720, 1440)
+    drawn = PlaceSource(7).picture(20_000, 720, 1440)
     photo = pyplot.imread(cbook.get_sample_data(_PHOTO, asfileobj=False))[
         100:356
     ]  # 2 to 1, as the model's frame

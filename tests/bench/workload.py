@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from models.data.simulated import make_sample
+from models.data.place.layout import PLACE_HEIGHT, PLACE_WIDTH
+from models.data.place.simulated import make_sample
 from models.engine.config import EngineConfig
 from models.engine.engine import Engine
 from models.engine.round import RoundInput
@@ -31,7 +32,8 @@ class Workload:
 
     @classmethod
     def of(cls, model: LanguageModel, encoder: VisionEncoder) -> Workload:
-        sample = make_sample(0, "validation", NUM_FRAMES)
+        size = encoder.budget.fit(PLACE_HEIGHT, PLACE_WIDTH)
+        sample = make_sample(0, "validation", NUM_FRAMES, size)
         return cls(
             model,
             sample.instruction,

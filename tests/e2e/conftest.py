@@ -28,7 +28,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, collector: SpanCollector) ->
     )
     stack = LocalStack(tmp_path_factory.mktemp("stack"), settings)
     with stack:
-        stack.start_cameras(["--port", "0", "--streams", "gate=21", "yard=22"])
+        # Places where people come and go at least every minute for the first 20.
+        stack.start_cameras(["--port", "0", "--streams", "gate=18", "yard=183"])
         yield stack
 
 

@@ -21,7 +21,7 @@ def streams(stack: LocalStack, urls: dict[str, str]) -> list[str]:
         for stream_id, camera in STREAMS.items():
             client.add_stream(stream_id, urls[camera])
             client.add_watch(stream_id, "story", Task.TASK_NARRATION, "Tell me what happens.")
-            client.add_watch(stream_id, "steps", Task.TASK_ACTION, "Describe everything that is done.")
+            client.add_watch(stream_id, "steps", Task.TASK_ACTION, "Describe what people and cars do.")
         wait_for_progress(client, 5_000)
     return list(STREAMS)
 

@@ -12,10 +12,10 @@ from urllib.parse import quote
 import av
 import pytest
 
-from models.data.scene import SceneScript
+from models.data.place.script import Script
 from services.camera.access import Access
 from services.camera.camera import Camera
-from services.camera.picture_source import SceneSource
+from services.camera.picture_source import PlaceSource
 from tests.support.camera_host import CameraHost, CountingSource, number_in
 from tests.support.waiting import poll_until
 
@@ -170,8 +170,8 @@ def test_the_command_tells_where_its_cameras_are_and_what_they_show(tmp_path: Pa
         for line in lines:
             truth = json.loads((tmp_path / f"{line['name']}.json").read_text())
             assert truth["started_at_us"] == line["started_at_us"]
-            script = SceneScript.from_json(json.dumps(truth["script"]))
-            assert script == SceneScript.from_json(SceneSource(line["seed"]).script_json(60_000))
+            script = Script.from_json(json.dumps(truth["script"]))
+            assert script == Script.from_json(PlaceSource(line["seed"]).script_json(60_000))
             assert look(line["url"], 1)
         with socket.create_connection(("127.0.0.1", lines[0]["control_port"]), 5) as control:
             for line, answer in (

@@ -16,7 +16,9 @@ from support.promise import StreamRecords, violations
 from support.scripted_engine import picture
 from support.waiting import poll_until
 
-from models.data.simulated import make_sample
+from models.data.place.layout import PLACE_HEIGHT, PLACE_WIDTH
+from models.data.place.simulated import make_sample
+from models.vlm.frame_size import FrameBudget
 from models.vlm.state import State
 from services.local.kafka_broker import KafkaBroker
 from services.local.redis_server import RedisServer
@@ -236,8 +238,9 @@ def test_redis_costs_time_but_never_content(
 
 @pytest.mark.timeout(400)
 def test_the_real_engine_goes_on_after_a_kill(bench: Bench, start: Start, llm_settings: Settings) -> None:
-    """The shipped checkpoint on a simulated scene: windows are replayed in it, whatever it decides."""
-    pictures = make_sample(5, "demo", 40).frames
+    """The shipped checkpoint on the simulated place: windows are replayed in it, whatever it decides."""
+    size = FrameBudget.load(llm_settings.model.path).fit(PLACE_HEIGHT, PLACE_WIDTH)
+    pictures = make_sample(5, "demo", 40, size).frames
     bench.add_stream("gate")
     for watch_id, task in (("events", Task.TASK_EVENT), ("all", Task.TASK_NARRATION)):
         bench.add_watch("gate", watch_id, task, "Report cars.")

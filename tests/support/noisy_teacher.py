@@ -17,13 +17,17 @@ import numpy as np
 from PIL import Image
 
 from models.data.curation import prompts
-from models.data.labels import CAPTIONS
-from models.data.render import render
-from models.data.scene import COLOURS, SceneScript, scene_rng
+from models.data.place import wording
+from models.data.place.act import COLOURS, TOLD_KINDS
+from models.data.place.director import Director
+from models.data.place.picture import render
+from models.data.place.split import split_rng
 
-_THUMB_WH = (28, 21)
+_THUMB_WH = (35, 28)
 _FPS = 8
 QUERY = "When did this happen: {}?"
+# What has no colour is told wrong as its opposite.
+_OPPOSITES = (("went on", "went off"), ("opened", "closed"))
 _MISS = 0.1
 
 
@@ -49,9 +53,9 @@ class TrueClip:
     thumbs: np.ndarray
 
 
-def make_clip(folder: Path, seed: int, duration_s: int, size: tuple[int, int] = (168, 224)) -> TrueClip:
+def make_clip(folder: Path, seed: int, duration_s: int, size: tuple[int, int] = (224, 280)) -> TrueClip:
     """Writes `folder/SEED.mp4` and tells what it shows. `size` is (height, width)."""
-    script = SceneScript.random(scene_rng("train", seed, "curation"), duration_s, quiet=0.7)
+    script = Director(split_rng("train", seed, "curation"), "train", 1.3).script(duration_s)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{seed}.mp4"
     thumbs = []
@@ -65,21 +69,23 @@ def make_clip(folder: Path, seed: int, duration_s: int, size: tuple[int, int] = 
                 thumbs.append(_thumb(Image.fromarray(picture)))
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
-    over = [act for act in script.acts if act.end_ms <= (duration_s - 1) * 1000]
-    said = [[text.format(colour=act.colour) for text in CAPTIONS[act.kind]] for act in over]
-    people = [len(script.view(time_ms).persons) for time_ms in range(0, duration_s * 1000, 250)]
-    cars = [script.view(time_ms).car or "none" for time_ms in range(0, duration_s * 1000, 250)]
+    told = [act for act in script.acts if act.kind in TOLD_KINDS and act.end_ms <= (duration_s - 1) * 1000]
+    views = [script.view(time_ms) for time_ms in range(0, duration_s * 1000, 250)]
+    people = [str(len(view.people)) for view in views]
+    cars = [view.car_at_gate or "none" for view in views]
     return TrueClip(
         path.stem,
         tuple(
-            (past, act.start_ms / 1000, act.end_ms / 1000) for act, (past, _) in zip(over, said, strict=True)
+            (wording.caption(act.kind, act.colour, act.place), act.start_ms / 1000, act.end_ms / 1000)
+            for act in told
         ),
         tuple(
-            (now, act.telling_ms / 1000, act.end_ms / 1000) for act, (_, now) in zip(over, said, strict=True)
+            (wording.narration(act.kind, act.colour, act.place), act.telling_ms / 1000, act.end_ms / 1000)
+            for act in told
         ),
         (
-            ("How many people are in view?", _steady([str(count) for count in people], duration_s)),
-            ("Which colour is the car in view?", _steady(cars, duration_s)),
+            ("How many people are in view?", _steady(people, duration_s)),
+            ("Which colour is the car at the gate?", _steady(cars, duration_s)),
         ),
         np.stack(thumbs),
     )
@@ -129,8 +135,8 @@ class NoisyTeacher:
             return json.dumps({"questions": questions})
         if text.startswith(prompts.CHOICE.split("{")[0]):
             return json.dumps({"choice": self._choice(clip, times[-1], text, rng)})
-        for wording in prompts.REGROUND:
-            before, after = wording.split("{caption}")
+        for question in prompts.REGROUND:
+            before, after = question.split("{caption}")
             if text.startswith(before):
                 caption = text[len(before) : text.rindex(after.split("{{")[0])]
                 spans = self._spans(clip, caption, rng)
@@ -251,7 +257,12 @@ def _recoloured(text: str, rng: random.Random) -> str:
     for colour in COLOURS:
         if colour in text:
             return text.replace(colour, rng.choice([other for other in COLOURS if other != colour]))
-    return text.replace("on", "off") if text.endswith("on") else text.replace("off", "on")
+    for one, other in _OPPOSITES:
+        if text.endswith(one):
+            return text.removesuffix(one) + other
+        if text.endswith(other):
+            return text.removesuffix(other) + one
+    raise AssertionError(f"no opposite of {text!r}")
 
 
 def _thumb(image: Image.Image) -> np.ndarray:

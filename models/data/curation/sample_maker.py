@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 
 from models.data.curation.claims import Claim, Question
 from models.data.curation.clip import Clip
-from models.data.labels import SEPARATOR
 from models.data.raw_sample import RawQuestion, RawResponse, RawSample
+from models.data.sample import SEPARATOR
 from models.vlm.time_tag import format_seconds
 
 INSTRUCTIONS = {

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from models.data.place.clip import Clip, draw_clip
 from models.data.place.query import TASKS
 from models.data.place.split import SPLITS
+from models.data.sample import SEPARATOR
 from models.vlm.state import State
 
 
@@ -41,7 +42,7 @@ class Balance:
             for gold in clip.golds
             if clip.task == "grounding" and clip.first_live
         )
-        self.joint += sum("; " in turn.text for turn in live)
+        self.joint += sum(SEPARATOR in turn.text for turn in live)
         self.told += len(clip.golds)
         self.rounds += len(live)
         self.minutes += (live[-1].end_ms - live[0].start_ms) / 60_000

@@ -12,7 +12,7 @@ from models.data.place.layout import PLACE_HEIGHT, PLACE_WIDTH
 from models.data.place.query import TASKS
 from models.data.place.simulated import clip_sample
 from models.data.place.split import SPLITS, split_rng
-from models.data.sample import Sample
+from models.data.sample import SEPARATOR, Sample
 
 _STATE_PAINTS = {"SILENCE": (90, 90, 90), "STANDBY": (190, 120, 0), "RESPONSE": (0, 130, 40)}
 _MARGIN, _HEAD, _FOOT = 6, 22, 58
@@ -35,7 +35,7 @@ def contact_sheet(sample: Sample, columns: int = 6, zoom: int = 1) -> Image.Imag
         tag = f"{turn.start_ms / 1000:g}s-{turn.end_ms / 1000:g}s {name}"
         pen.text((x + 2, y + height * zoom), tag, fill=_STATE_PAINTS.get(name, (150, 150, 150)))
         lines = [
-            line for part in turn.text.split("; ") for line in textwrap.wrap(part, cell_w // _CHAR_WIDTH)
+            line for part in turn.text.split(SEPARATOR) for line in textwrap.wrap(part, cell_w // _CHAR_WIDTH)
         ]
         for number, line in enumerate(lines, 1):
             pen.text((x + 2, y + height * zoom + number * _LINE_HEIGHT), line, fill=(0, 0, 0))

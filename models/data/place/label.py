@@ -21,7 +21,6 @@ from models.data.place.act import DOOR_KINDS, LIGHTS, TOLD_KINDS, Act, ActKind
 from models.data.place.query import Query
 from models.data.place.view import View
 from models.data.place.wording import (
-    SEPARATOR,
     Slots,
     caption,
     colour_text,
@@ -30,7 +29,7 @@ from models.data.place.wording import (
     parse_text,
     span_text,
 )
-from models.data.sample import Round
+from models.data.sample import SEPARATOR, Round
 from models.vlm.state import State
 from models.vlm.time_tag import rounded_ms
 

@@ -6,9 +6,9 @@ from functools import cache
 from typing import NamedTuple
 
 from models.data.place.act import CAR_KINDS, COLOURS, LIGHT_KINDS, PERSON_KINDS, PLACES, SWITCH_KINDS, ActKind
+from models.data.sample import SEPARATOR
 from models.vlm.time_tag import format_seconds
 
-SEPARATOR = "; "
 NOTHING = {"car": "no car", "person": "nobody"}
 
 

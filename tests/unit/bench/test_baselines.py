@@ -54,7 +54,7 @@ def engine_logits(model: LanguageModel, instruction: str, feed: list[RoundInput]
             max_kv_tokens=8192,
             max_batch_tokens=512,
             window_rounds=WINDOW_ROUNDS,
-            max_frame_tokens=12,
+            max_frame_tokens=len(feed[0].frame),
         ),
     )
     engine.open("s", instruction)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from models.data.render import render
-from models.data.scene import Act, ActKind, SceneScript, Start
+from models.data.place.act import ActKind
+from models.data.place.picture import render
 from models.evaluation.benchmarks.clip import ClipError, clip_frames
 from models.evaluation.benchmarks.ovo_bench import OvoWording, questions, read_annotations, result_file
 from models.evaluation.benchmarks.probe import Answer, Mode, Probe, ask, serve_for
@@ -27,6 +27,7 @@ from models.evaluation.suite import ServingSettings
 from models.vlm.frame_size import FrameBudget
 from services.cli.main import app
 from services.shared.settings import ModelSettings
+from tests.support.place_scripts import act_of, script_of
 
 MODEL = ModelSettings().path
 FPS = 10
@@ -36,14 +37,14 @@ FPS = 10
 def folder(tmp_path_factory):
     """A video of 12 s in which a red car arrives between 4 and 7 s, and copies of the benchmarks."""
     root = tmp_path_factory.mktemp("benchmarks")
-    script = SceneScript(0, 12_000, 0, Start(), (Act(ActKind.CAR_ARRIVES, 4_000, 7_000, "red"),))
+    script = script_of(act_of(ActKind.CAR_ARRIVES, 4_000, 7_000, "red"))
     (root / "videos" / "COIN").mkdir(parents=True)
     for path in (root / "videos" / "COIN" / "a.mp4", root / "videos" / "sample_1_real.mp4"):
         with av.open(str(path), "w") as container:
             stream = container.add_stream("libx264", rate=FPS)
-            stream.width, stream.height = 224, 168
+            stream.width, stream.height = 280, 224
             for index in range(12 * FPS):
-                picture = render(script, index * 1000 // FPS, 168, 224)
+                picture = render(script, index * 1000 // FPS, 224, 280)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             container.mux(stream.encode())
     ovo = root / "OVO-Bench"
@@ -161,7 +162,7 @@ def test_clips_are_sampled_by_their_own_clock(folder, tmp_path):
     video = folder / "videos" / "sample_1_real.mp4"
     whole = list(clip_frames(video, 0, 100, 1, budget))
     assert [at_ms for at_ms, _ in whole] == list(range(0, 12_000, 1000))
-    assert all(picture.shape == (84, 112, 3) for _, picture in whole)
+    assert all(picture.shape == (*budget.fit(224, 280), 3) for _, picture in whole)
     part = list(clip_frames(video, 4, 6, 2, budget))
     assert [at_ms for at_ms, _ in part] == [0, 500, 1000, 1500, 2000]
     assert (part[0][1] == whole[4][1]).all() and not (part[-1][1] == whole[4][1]).all()

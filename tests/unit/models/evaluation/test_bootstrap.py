@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from models.data.labels import parse_text
+from models.data.place.wording import parse_text
 from models.evaluation.bootstrap import Resampling
 from models.evaluation.report import Comparison, ScoredRun, verdict, write_comparison, write_report
 from models.evaluation.scores import SCORES

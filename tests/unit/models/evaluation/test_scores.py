@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.data.labels import parse_text
+from models.data.place.wording import parse_text
 from models.data.sample import Round
 from models.evaluation.scores import SCORES
 from models.evaluation.stream import StreamRecord

@@ -1,13 +1,14 @@
 import pytest
 
-from models.data.labels import Gold, parse_text
+from models.data.place.label import Gold
+from models.data.place.wording import parse_text
 from models.evaluation.telling import TellingScore, Told, score_tellings
 
 
 def gold(task: str, frame_ms: int, text: str) -> Gold:
     (slots,) = parse_text(task, text)
     assert slots is not None
-    return Gold(frame_ms, text, slots, start_ms=frame_ms - 3000, end_ms=frame_ms, open_ms=None)
+    return Gold(frame_ms, text, slots, start_ms=frame_ms - 3000, end_ms=frame_ms, open_ms=None, since=0)
 
 
 ARRIVED = gold("event", 10_000, "a red car arrived")
@@ -22,7 +23,7 @@ ARRIVED = gold("event", 10_000, "a red car arrived")
         ([Told(10_000, "a blue car arrived")], 0, 1),
         ([Told(10_000, "nonsense")], 0, 1),
         ([Told(10_000, "a red car arrived"), Told(11_000, "a red car arrived")], 1, 2),
-        ([Told(10_000, "a red car arrived; the light went on")], 1, 2),
+        ([Told(10_000, "a red car arrived; the door opened")], 1, 2),
         ([], 0, 0),
         ([Told(10_000, "")], 0, 1),
     ],

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.data.instructions import TASKS
+from models.data.place.query import TASKS
 from models.evaluation.watch_events import watch_events
 from models.vlm.state import State
 from services.llm.frame import FrameId, FrameMark

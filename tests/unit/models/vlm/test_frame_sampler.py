@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.data.render import render
-from models.data.scene import EndlessScene
+from models.data.place.director import EndlessPlace
+from models.data.place.picture import render
 from models.vlm.frame_sampler import FrameSampler, SamplerConfig
 
 
@@ -131,9 +131,9 @@ def _frame(picture: np.ndarray, index: int, fps: int) -> av.VideoFrame:
 
 
 def test_keeps_the_same_frames_of_rendered_and_of_decoded_pictures():
-    script = EndlessScene(5).segment(0)
+    script = EndlessPlace(15).segment(0)
     times = list(range(0, 30_000, 100))
-    rendered = [render(script, t, 336, 448) for t in times]
+    rendered = [render(script, t, 448, 560) for t in times]
     decoded = decoded_from_h264(rendered, fps=10)
     assert len(decoded) == len(rendered)
     kept = kept_times(rendered, times, SamplerConfig())
@@ -145,6 +145,6 @@ def test_keeps_the_same_frames_of_rendered_and_of_decoded_pictures():
     first = script.acts[0].start_ms
     quiet = [t for t in kept_decoded if t <= first]
     assert quiet == list(range(0, first, 1000))
-    for act in script.acts:
+    for act in script.told_acts:
         inside = [t for t in kept_decoded if act.telling_ms <= t <= act.end_ms]
         assert all(b - a <= 700 for a, b in itertools.pairwise(inside))

@@ -4,9 +4,10 @@ import av
 import numpy as np
 import pytest
 
-from models.data.render import render
-from models.data.scene import EndlessScene, SceneScript
-from services.camera.picture_source import FileSource, SceneSource
+from models.data.place.director import EndlessPlace
+from models.data.place.picture import render
+from models.data.place.script import Script
+from services.camera.picture_source import FileSource, PlaceSource
 
 FPS = 10
 NUM_FRAMES = 20
@@ -59,14 +60,14 @@ def test_what_is_no_video_is_refused(tmp_path: Path):
         FileSource(tmp_path / "text")
 
 
-def test_a_scene_shows_what_its_script_says_across_segments():
-    source = SceneSource(seed=3)
-    script = SceneScript.from_json(source.script_json(130_000))
+def test_a_place_shows_what_its_script_says_across_segments():
+    source = PlaceSource(seed=3)
+    script = Script.from_json(source.script_json(130_000))
     for time_ms in (0, 100, 59_900, 60_000, 60_100, 119_950, 125_000):
-        assert np.array_equal(source.picture(time_ms, 84, 112), render(script, time_ms, 84, 112))
+        assert np.array_equal(source.picture(time_ms, 112, 140), render(script, time_ms, 112, 140))
 
 
 def test_a_script_reaches_past_the_moment_asked_for():
-    script = SceneScript.from_json(SceneSource(seed=3).script_json(130_000))
+    script = Script.from_json(PlaceSource(seed=3).script_json(130_000))
     assert script.end_ms >= 130_000
-    assert script == EndlessScene(3, "demo").script(130_000)
+    assert script == EndlessPlace(3, "demo").script(130_000)

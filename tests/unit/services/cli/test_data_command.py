@@ -90,7 +90,7 @@ def test_curate_by_its_example(
     assert "--example" in capsys.readouterr().err
     assert run("curate", "--example", monkeypatch=monkeypatch) == 0
     example = capsys.readouterr().out
-    clips = [make_clip(tmp_path / "videos", seed, 20, size=(84, 112)) for seed in range(2)]
+    clips = [make_clip(tmp_path / "videos", seed, 20, size=(112, 140)) for seed in range(2)]
     noisy = NoisyTeacher(clips, Noise(0.1))
     is_ill = True
     config = tmp_path / "curate.toml"

@@ -55,6 +55,10 @@ def test_frames_are_kept_faster_while_something_moves():
         intervals = np.diff(clip.times_ms)
         assert intervals.min() >= 500 and intervals.max() <= 2000
         rates |= {int(interval) for interval in intervals}
+        # Looked at as fast as allowed from when it can be seen to its end.
+        for act in clip.script.told_acts:
+            seen = [time_ms for time_ms in clip.times_ms if act.telling_ms <= time_ms <= act.end_ms]
+            assert all(b - a <= 600 for a, b in itertools.pairwise(seen))
     assert {500, 2000} <= rates
 
 

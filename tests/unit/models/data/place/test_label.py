@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from place_scripts import act_of, frame_times, random_script, script_of, with_other_future
 
 from models.data.place.act import DOOR_KINDS, Act, ActKind
 from models.data.place.instruction import find_query
@@ -13,10 +12,11 @@ from models.data.place.label import Gold, gold_events, label
 from models.data.place.picture import render
 from models.data.place.query import TASKS, Query, queries
 from models.data.place.script import Script, Start
-from models.data.place.wording import SEPARATOR, parse_text
-from models.data.sample import Round
+from models.data.place.wording import parse_text
+from models.data.sample import SEPARATOR, Round
 from models.vlm.state import State
 from models.vlm.time_tag import rounded_ms
+from tests.support.place_scripts import act_of, frame_times, random_script, script_of, with_other_future
 
 EVERY_SECOND = list(range(0, 14_000, 1000))
 seeds = st.integers(0, 10**6)

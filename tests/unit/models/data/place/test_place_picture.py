@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from place_scripts import PLAIN_LOOK, layout_of, random_script
 
 from models.data.place.act import SPOTS, Act, ActKind
 from models.data.place.layout import ARRANGEMENTS, PLACE_HEIGHT, PLACE_WIDTH, Layout
 from models.data.place.path import telling_share
 from models.data.place.picture import PAINTS, draw, render
 from models.data.place.script import Script, Start
+from tests.support.place_scripts import PLAIN_LOOK, layout_of, random_script
 
 seeds = st.integers(0, 10**6)
 MIN_PIXELS = 64  # 8 x 8

@@ -3,13 +3,13 @@ import itertools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from place_scripts import random_script
 
 from models.data.place.act import PERSON_KINDS, SPOTS, TOLD_KINDS, ActKind
 from models.data.place.director import Director, EndlessPlace
 from models.data.place.layout import ARRANGEMENTS, HELD_OUT_ARRANGEMENTS, held_out
 from models.data.place.script import LANES, Script, lane_of
 from models.data.place.split import HELD_OUT_COMBINATIONS, SPLITS, split_rng
+from tests.support.place_scripts import random_script
 
 seeds = st.integers(0, 10**6)
 

@@ -1,9 +1,9 @@
 import numpy as np
-from place_scripts import act_of, layout_of, random_script, script_of
 
 from models.data.place.act import COLOURS, ActKind
 from models.data.place.script import Start
 from models.data.place.truth import TRUTH_COLUMNS, truth_of
+from tests.support.place_scripts import act_of, layout_of, random_script, script_of
 
 
 def truth(script, time_ms):

@@ -6,7 +6,6 @@ from models.data.place.act import CAR_KINDS, COLOURS, PERSON_KINDS, PLACES, TOLD
 from models.data.place.instruction import Wordings, find_query, instructions, templates, wordings
 from models.data.place.query import TASKS, queries
 from models.data.place.wording import (
-    SEPARATOR,
     Slots,
     caption,
     colour_text,
@@ -16,6 +15,7 @@ from models.data.place.wording import (
     parse_text,
     span_text,
 )
+from models.data.sample import SEPARATOR
 from models.vlm.time_tag import format_seconds
 
 ALL_TELLINGS = [

@@ -1,4 +1,4 @@
-"""Scripts for the tests of the watched place."""
+"""Scripts of the watched place: made by hand, or drawn."""
 
 from dataclasses import replace
 
