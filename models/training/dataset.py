@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from models.data.sample import Round, Sample
+from models.training.begun_time import begun_times
 from models.training.loss import IGNORED
 from models.training.mistakes import with_mistakes
 from models.training.packing import Stretch
@@ -30,6 +31,7 @@ class Example:
     positions: np.ndarray  # int64 [3, T]
     frames: np.ndarray  # uint8 [rounds, H, W, 3]
     truth: np.ndarray  # int64 [rounds, K]
+    begun: np.ndarray  # int64 [rounds, NUM_LETTERS], see begun_times
     decisions: np.ndarray  # int64 [rounds], the position whose next token is the round's state
     stretches: tuple[Stretch, ...]
 
@@ -83,6 +85,7 @@ def make_example(
         positions=positions,
         frames=sample.frames,
         truth=sample.truth,
+        begun=begun_times(sample),
         decisions=np.asarray(decisions, dtype=np.int64),
         stretches=_stretches(starts, [*steps[:-1], len(token_ids)], positions[0], window_rounds),
     )
@@ -221,4 +224,5 @@ class Collator:
             "patch_grids": torch.tensor(grids),
             "decisions": torch.from_numpy(np.concatenate(decisions)),
             "truth": torch.from_numpy(np.concatenate([one.truth for one in examples])),
+            "begun": torch.from_numpy(np.concatenate([one.begun for one in examples])),
         }

@@ -90,6 +90,7 @@ class TrainingModel(nn.Module):
         decisions: torch.Tensor,
         stretches: Sequence[Sequence[Stretch]],
         truth: torch.Tensor | None = None,
+        begun: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> dict[str, torch.Tensor]:
         """`loss`; where the model is not training also the `logits` [n, V] that predict the `targets` [n].
@@ -118,7 +119,7 @@ class TrainingModel(nn.Module):
             half_way, higher_up = (self._on_the_way[name][0, decisions] for name in ("half_way", "higher_up"))
             example = torch.bucketize(decisions, lengths.to(decisions.device).cumsum(0), right=True)
             is_first = F.pad(example.diff() != 0, (1, 0), value=True)
-            parts = self.truth_heads(visual, half_way, higher_up, truth, is_first)
+            parts = self.truth_heads(visual, half_way, higher_up, truth, is_first, begun)
             loss = loss + self.truth_weight * torch.stack(list(parts.values())).sum()
             self.last_parts |= {name: part.detach() for name, part in parts.items()}
         self._on_the_way.clear()

@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.training.begun_time import NUM_CLASSES, NUM_LETTERS
+from models.training.loss import IGNORED
+
 TRUTH_HEADS_FILE = "truth_heads.safetensors"
 
 
@@ -62,6 +65,7 @@ class TruthHeads(nn.Module):
     higher up: what was in the frame before, and what has come to be since (class 0: nothing has). Without the last
     two a model learns to go on with what it decided last, and not to compare: of two frames' features no single one
     says that they differ. Little changes from frame to frame, so in both what has changed weighs as much as all else.
+    `begun`, from there too: the time at which what is under way began, which the reply that tells it may have to name.
     """
 
     def __init__(self, shape: TruthShape, hidden_size: int) -> None:
@@ -71,6 +75,7 @@ class TruthHeads(nn.Module):
         self.read = TruthHead(hidden_size, shape.sizes)
         self.before = TruthHead(hidden_size, shape.sizes)
         self.changed = TruthHead(hidden_size, [1 + size for size in shape.sizes])
+        self.begun = TruthHead(hidden_size, [NUM_CLASSES] * NUM_LETTERS)
 
     def forward(
         self,
@@ -79,9 +84,11 @@ class TruthHeads(nn.Module):
         higher_up: torch.Tensor,
         truth: torch.Tensor,
         is_first: torch.Tensor,
+        begun: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """Losses by head, for N frames: visual [N * tokens, hidden], half_way and higher_up [N, hidden] where each
-        frame's state is decided, truth [N, columns]; is_first, bool [N]: the frame has none before it.
+        frame's state is decided, truth [N, columns]; is_first, bool [N]: the frame has none before it; begun as
+        `begun_times` gives it.
         """
         if len(visual) != len(truth) * self.shape.tokens_per_frame:
             raise ValueError(
@@ -97,6 +104,9 @@ class TruthHeads(nn.Module):
             has_changed = now != before
             losses["before"] = self.before.balanced(features, before, has_changed)
             losses["changed"] = self.changed.balanced(features, (now + 1) * has_changed, has_changed)
+        is_under_way = begun[:, 0] != IGNORED
+        if is_under_way.any():
+            losses["begun"] = self.begun(_normed(higher_up[is_under_way]), begun[is_under_way])
         return losses
 
 
