@@ -17,13 +17,13 @@ NUM_CLASSES = len(_LETTERS) + 1
 
 
 def begun_times(sample: Sample) -> np.ndarray:
-    """int64 [T, NUM_LETTERS], as a reply would write the time; IGNORED for rounds in which nothing is under way, or
-    what may have begun before the sample does.
+    """int64 [T, NUM_LETTERS], as a reply would write the time, with its end; IGNORED after that, and for rounds in which
+    nothing is under way, or what may have begun before the sample does.
 
     Under way is what Standby stands for, from its first round on to the Response that tells it; a Response that names
     an earlier round (`Sample.since`) has begun there.
     """
-    begun = np.full((len(sample.rounds), NUM_LETTERS), IGNORED, dtype=np.int64)
+    begun = nothing_begun(len(sample.rounds))
     first: int | None = None
     for index, round_ in enumerate(sample.rounds):
         if round_.state is State.SILENCE:
@@ -41,6 +41,10 @@ def begun_times(sample: Sample) -> np.ndarray:
     return begun
 
 
+def nothing_begun(num_rounds: int) -> np.ndarray:
+    return np.full((num_rounds, NUM_LETTERS), IGNORED, dtype=np.int64)
+
+
 def _letters(text: str) -> list[int]:
-    letters = [_LETTERS.index(letter) for letter in text[:NUM_LETTERS]]
-    return letters + [NUM_CLASSES - 1] * (NUM_LETTERS - len(letters))
+    letters = [*map(_LETTERS.index, text), NUM_CLASSES - 1][:NUM_LETTERS]
+    return letters + [IGNORED] * (NUM_LETTERS - len(letters))

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from models.data.sample import Round, Sample
-from models.training.begun_time import begun_times
+from models.training.begun_time import begun_times, nothing_begun
 from models.training.loss import IGNORED
 from models.training.mistakes import with_mistakes
 from models.training.packing import Stretch
@@ -43,12 +43,14 @@ def make_example(
     first_learnt_round: int = 0,
     given: Sequence[Round] | None = None,
     window_rounds: int | None = None,
+    *,
+    asks_when_begun: bool = False,
 ) -> Example:
     """The dialogue of a sample, with labels on every reply and on the token that ends it.
 
     `given`: the rounds that stand in the dialogue, where some are not those of the sample. Of a round whose state is
     another only the right state is learnt. `window_rounds`: of the session that serves the sample; where it has more
-    rounds, the window slides on the way, as it does there.
+    rounds, the window slides on the way, as it does there. `asks_when_begun`: also learn when what is under way began.
 
     Context only are rounds before `first_learnt_round`, rounds before the instruction was given, and replies that
     name what the sample no longer shows. The end token is learnt after each state too, though the engine decodes
@@ -85,7 +87,7 @@ def make_example(
         positions=positions,
         frames=sample.frames,
         truth=sample.truth,
-        begun=begun_times(sample),
+        begun=begun_times(sample) if asks_when_begun else nothing_begun(len(sample.rounds)),
         decisions=np.asarray(decisions, dtype=np.int64),
         stretches=_stretches(starts, [*steps[:-1], len(token_ids)], positions[0], window_rounds),
     )
@@ -137,6 +139,7 @@ class ClipPlan:
     answers_once_asked: tuple[str, ...] = ("qa", "grounding")
     mistaken: float = 0.0
     window_rounds: int | None = None
+    asks_when_begun: bool = False
 
 
 class ExampleDataset(Dataset[Example]):
@@ -176,7 +179,15 @@ class ExampleDataset(Dataset[Example]):
         num_context = _num_context_rounds(plan, sample, num_dropped)
         share = rng.random() if rng.random() < plan.mistaken else 0.0
         sample, given = with_mistakes(drop_rounds(sample, num_dropped), share, rng)
-        return make_example(sample, self._dialogue, self._pixels, num_context, given, plan.window_rounds)
+        return make_example(
+            sample,
+            self._dialogue,
+            self._pixels,
+            num_context,
+            given,
+            plan.window_rounds,
+            asks_when_begun=plan.asks_when_begun,
+        )
 
 
 def _num_context_rounds(plan: ClipPlan, sample: Sample, num_dropped: int) -> int:

@@ -82,7 +82,7 @@ class ScratchRecipe:
 
 
 def tiny() -> ScratchRecipe:
-    """The embedded model: a few million parameters, 20 visual tokens a frame, under three hours on two CPU cores."""
+    """The embedded model: a few million parameters, 20 visual tokens a frame, under four hours on two CPU cores."""
     return ScratchRecipe(
         architecture=Architecture(),
         streamo=StreamoConfig(
@@ -95,9 +95,11 @@ def tiny() -> ScratchRecipe:
         vocab_size=1024,
         max_steps=1600,
         second_pass=SecondPass(
-            max_steps=400,
+            max_steps=800,
             batch_size=4,
-            clips=ClipPlan(num_rounds=(64,), joined_late=0.0, window_rounds=32, mistaken=0.5),
+            clips=ClipPlan(
+                num_rounds=(64,), joined_late=0.0, window_rounds=32, mistaken=0.5, asks_when_begun=True
+            ),
             learning_rate=6e-4,
             matrix_learning_rate=0.004,
             truth_weight=0.4,

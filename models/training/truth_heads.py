@@ -35,8 +35,8 @@ class TruthHead(nn.Module):
         self.linear = nn.Linear(width, sum(self.sizes))
 
     def forward(self, features: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        """Mean cross entropy of features [N, width] against truth [N, columns]."""
-        return self._losses(features, truth).mean()
+        """Mean cross entropy of features [N, width] against truth [N, columns], of which some may be IGNORED."""
+        return self._losses(features, truth).sum() / (truth != IGNORED).sum()
 
     def balanced(self, features: torch.Tensor, truth: torch.Tensor, is_rare: torch.Tensor) -> torch.Tensor:
         """Mean cross entropy where `is_rare`, bool [N, columns], and that where it is not, added up."""
@@ -53,7 +53,7 @@ class TruthHead(nn.Module):
 
     def _losses(self, features: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         columns = self.linear(features).split(self.sizes, dim=-1)
-        losses = [F.cross_entropy(logits, truth[:, k], reduction="none") for k, logits in enumerate(columns)]
+        losses = [F.cross_entropy(logits, truth[:, k], reduction="none", ignore_index=IGNORED) for k, logits in enumerate(columns)]
         return torch.stack(losses, dim=1)
 
 

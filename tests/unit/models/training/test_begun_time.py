@@ -20,17 +20,17 @@ def sample_of(states: list[State], since: tuple[int, ...] = (), step_ms: int = 1
     )
 
 
-def read(letters: np.ndarray) -> str:
-    return "".join(
-        "" if letter == NUM_CLASSES - 1 else "?" if letter == IGNORED else LETTERS[letter]
-        for letter in letters
-    )
+def read(letters: np.ndarray) -> str | None:
+    if (letters == IGNORED).all():
+        return None
+    end = letters.tolist().index(NUM_CLASSES - 1)
+    assert (letters[end + 1 :] == IGNORED).all()
+    return "".join(LETTERS[letter] for letter in letters[:end])
 
 
 def test_what_is_under_way_began_with_its_first_standby_and_ends_with_its_response() -> None:
     told = [read(row) for row in begun_times(sample_of([S, B, B, R, B, S, R, B]))]
-    unknown = "?" * 9
-    assert told == [unknown, "3", "3", "3", "7.5", unknown, "10.5", "12"]
+    assert told == [None, "3", "3", "3", "7.5", None, "10.5", "12"]
 
 
 def test_a_response_has_begun_where_its_text_says() -> None:
@@ -45,4 +45,4 @@ def test_what_may_have_begun_before_the_sample_is_not_asked_for() -> None:
 
 def test_late_times_fit() -> None:
     times = begun_times(sample_of([S, B], step_ms=500_000_050))
-    assert read(times[1]) == "1000000.1"
+    assert "".join(LETTERS[letter] for letter in times[1]) == "1000000.1"
