@@ -21,6 +21,7 @@ from models.evaluation.stream_plan import StreamPlan
 from models.vlm.frame_sampler import SamplerConfig
 from models.vlm.frame_size import FrameBudget
 
+SOURCE = "place"
 # How calm, as `Director` means it: ordinary life, and minutes in which nothing happens.
 _LIVELY, _QUIET = 1.0, 60.0
 
@@ -37,7 +38,7 @@ class PlaceStreams:
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"source": "place", "frame_size": list(self._size), **asdict(self._plan)}
+        return {"source": SOURCE, "frame_size": list(self._size), **asdict(self._plan)}
 
     @property
     def num_streams(self) -> int:

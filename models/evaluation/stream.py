@@ -16,13 +16,17 @@ _STATES = {letter: state for state, letter in _LETTERS.items()}
 
 
 class Slots(Protocol):
-    """What one told text says. Compared as a whole; the span, where the text names one, also by its ends."""
+    """What one told text says, and the ends of the span that it names, where it names one."""
 
     @property
     def start_ms(self) -> int | None: ...
 
     @property
     def end_ms(self) -> int | None: ...
+
+    def agrees_with(self, other: Any) -> bool:
+        """Whether another text of the same source says the same, in whatever words this one allows."""
+        ...
 
 
 class StreamSource(Protocol):

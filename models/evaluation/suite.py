@@ -13,7 +13,9 @@ import torch
 from models.data.place.wording import parse_text
 from models.engine.config import EngineConfig, PinnedPositions
 from models.engine.engine import Engine
+from models.evaluation import clip_streams, place_streams
 from models.evaluation.cached_encoder import CachedEncoder
+from models.evaluation.caption import CaptionReader
 from models.evaluation.free_run import free_run
 from models.evaluation.journal import Journal, read_journal
 from models.evaluation.stream import StreamRecord, StreamSource
@@ -144,10 +146,14 @@ def run_suite(
 
 def parse_of(settings: Mapping[str, Any]) -> Parse:
     """How the texts of a run are understood. ValueError for a source this version does not know."""
-    source = settings["source"]["source"]
-    if source != "place":
-        raise ValueError(f"source {source!r}: this version cannot read its texts")
-    return parse_text
+    source = settings["source"]
+    match source["source"]:
+        case place_streams.SOURCE:
+            return parse_text
+        case clip_streams.SOURCE:
+            return CaptionReader(source["min_word_f1"]).parse
+        case unknown:
+            raise ValueError(f"source {unknown!r}: this version cannot read its texts")
 
 
 def load_run(directory: Path) -> SuiteRun:

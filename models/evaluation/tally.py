@@ -187,7 +187,11 @@ def _streampro(task: str, golds: Sequence[Part], tolds: Sequence[Part]) -> Count
         for i, told in enumerate(tolds):
             if told.slots is None or not begin_ms <= told.media_ms <= gold.media_ms + STREAMPRO_LATE_MS:
                 continue
-            content = span_iou(told.slots, gold.slots) if task == "grounding" else told.slots == gold.slots
+            content = (
+                span_iou(told.slots, gold.slots)
+                if task == "grounding"
+                else told.slots.agrees_with(gold.slots)
+            )
             worth[i, j] = max(0.0, 1 - abs(told.media_ms - gold.media_ms) / STREAMPRO_TAU_MS) * content
     return Counter({"streampro/worth": sum(round(1000 * worth[pair]) for pair in best_matching(worth))})
 
@@ -216,7 +220,9 @@ def _timed_qa(golds: Sequence[Part], tolds: Sequence[Part]) -> Counter[str]:
     """Gold answers that some reply gives within 3 s: Streamo-Bench's way, in which false answers cost nothing."""
     hits = sum(
         any(
-            told.slots == gold.slots and abs(told.media_ms - gold.media_ms) <= TIMED_QA_TOLERANCE_MS
+            told.slots is not None
+            and told.slots.agrees_with(gold.slots)
+            and abs(told.media_ms - gold.media_ms) <= TIMED_QA_TOLERANCE_MS
             for told in tolds
         )
         for gold in golds

@@ -58,11 +58,11 @@ def score_tellings(
 
 
 def is_same(told: Slots | None, gold: Slots | None, tolerance_ms: int) -> bool:
-    """Whether all slots are equal; a span is if both its ends are within `tolerance_ms` of gold's."""
+    """Whether both say the same; a span does if both its ends are within `tolerance_ms` of gold's."""
     if told is None or gold is None:
         return False
     if told.start_ms is None or told.end_ms is None or gold.start_ms is None or gold.end_ms is None:
-        return told == gold
+        return told.agrees_with(gold)
     return (
         abs(told.start_ms - gold.start_ms) <= tolerance_ms and abs(told.end_ms - gold.end_ms) <= tolerance_ms
     )

@@ -17,8 +17,8 @@ NUM_CLASSES = len(_LETTERS) + 1
 
 
 def begun_times(sample: Sample) -> np.ndarray:
-    """int64 [T, NUM_LETTERS], as a reply would write the time, with its end; IGNORED after that, and for rounds in which
-    nothing is under way, or what may have begun before the sample does.
+    """int64 [T, NUM_LETTERS], as a reply would write the time, with its end; IGNORED after that, and for rounds in
+    which nothing is under way, or what may have begun before the sample does.
 
     Under way is what Standby stands for, from its first round on to the Response that tells it; a Response that names
     an earlier round (`Sample.since`) has begun there.

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from models.data.place.act import CAR_KINDS, COLOURS, PERSON_KINDS, PLACES
 from models.data.place.instruction import wordings
 from models.data.place.query import TASKS, queries
-from models.data.place.wording import NOTHING, SEPARATOR, VERBS, caption, colour_text, count_text, narration
+from models.data.place.wording import NOTHING, VERBS, caption, colour_text, count_text, narration
+from models.data.sample import SEPARATOR
 
 # So that an instruction in other words costs a token or two a word, not one a letter.
 COMMON_WORDS = """

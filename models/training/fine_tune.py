@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForImageTextToText, TrainingArguments
 
 from models.data.finding import Finding
+from models.data.sessions import SessionFile
 from models.training.accuracy import teacher_forced_accuracy
 from models.training.checkpoints import newest_checkpoint
 from models.training.dataset import Collator
@@ -22,7 +23,6 @@ from models.training.fine_tune_data import PackCollator, PackDataset, PackPlan
 from models.training.loss import class_weights
 from models.training.recipes import FineTuneRecipe
 from models.training.run_record import RunRecord
-from models.training.sessions import SessionFile
 from models.training.trainer import StreamoTrainer
 from models.training.training_model import TrainingModel
 from models.vlm.dialogue import Dialogue

@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 
 from models.data.finding import BrokenSample, FieldError, Finding
 from models.data.sample import Sample
+from models.data.sessions import Session, SessionFile
+from models.data.video_frames import frame_grid, frames_at
 from models.training.dataset import Collator, Example, make_example
-from models.training.sessions import Session, SessionFile
-from models.training.video_frames import frame_grid, frames_at
 from models.training.window_plan import Window, cut, pack
 from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat
@@ -145,7 +145,9 @@ class PackDataset(Dataset[list[Example]]):
         session = self._sessions(window.sample)[window.session]
         kept = slice(window.first, window.first + window.num_rounds)
         try:
-            frames = np.stack(frames_at(session.video, session.frame_times_ms[kept], self.pixels.budget))
+            frames = np.stack(
+                list(frames_at(session.video, session.frame_times_ms[kept], self.pixels.budget))
+            )
         except FieldError as error:
             raise error.at(str(self.file.path), window.sample) from error
         sample = Sample(

@@ -53,7 +53,10 @@ class TruthHead(nn.Module):
 
     def _losses(self, features: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         columns = self.linear(features).split(self.sizes, dim=-1)
-        losses = [F.cross_entropy(logits, truth[:, k], reduction="none", ignore_index=IGNORED) for k, logits in enumerate(columns)]
+        losses = [
+            F.cross_entropy(logits, truth[:, k], reduction="none", ignore_index=IGNORED)
+            for k, logits in enumerate(columns)
+        ]
         return torch.stack(losses, dim=1)
 
 

@@ -1,4 +1,4 @@
-"""`streamo eval run|report|compare`: the suite on held-out streams."""
+"""`streamo eval run|clips|report|compare`: the suite on held-out streams, or on labelled clips of one's own."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -10,10 +10,14 @@ from rich.table import Table
 
 from services.cli import benchmark_commands
 from services.cli.eval_progress import mistakes_told, progress
+from services.cli.finding_log import FindingLog
 from services.cli.options import TaskName
 
 if TYPE_CHECKING:  # torch, which other commands need not wait for
+    from models.data.finding import Finding
     from models.evaluation.report import ScoredRun
+    from models.evaluation.stream import StreamSource
+    from models.evaluation.suite import ServedModel, ServingSettings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,13 +52,24 @@ _SHOWN = (
     "span_miou",
     "timed_qa_accuracy",
 )
+Model = Annotated[Path, typer.Option(metavar="DIR", help="A checkpoint in the standard format.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Gets the run and its report.")]
 NoPlots = Annotated[bool, typer.Option("--no-plots", help="Tables only; needs no matplotlib.")]
+WindowRounds = Annotated[int | None, typer.Option(min=1, help="Else as the checkpoint was trained.")]
+MaxWindowTokens = Annotated[int | None, typer.Option(min=1, help="Of the engine.")]
+PinnedPositions = Annotated[Pinned, typer.Option(help="Of the engine.")]
+Sensitivity = Annotated[
+    float, typer.Option(help="Added to the logits of Standby and Response: positive speaks sooner.")
+]
+WeightsDtype = Annotated[Dtype, typer.Option(help="Of weights and cache.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
+AtOnce = Annotated[int, typer.Option(min=1, help="Sessions in the engine at a time.")]
 
 
 @app.command()
 def run(
-    model: Annotated[Path, typer.Option(metavar="DIR", help="A checkpoint in the standard format.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Gets the run and its report.")],
+    model: Model,
+    out: Out,
     split: Annotated[Split, typer.Option(help="Choose on validation, report on test.")] = Split.VALIDATION,
     task: Annotated[
         list[TaskName] | None, typer.Option(help="Only these tasks; repeat it. Else all.")
@@ -64,17 +79,13 @@ def run(
     quiet: Annotated[int, typer.Option(min=0, help="Quiet streams a task.")] = 26,
     quiet_minutes: Annotated[float, typer.Option(min=0.5, help="How long each.")] = 18.0,
     first_seed: Annotated[int, typer.Option(min=0, help="Of the streams.")] = 0,
-    window_rounds: Annotated[
-        int | None, typer.Option(min=1, help="Else as the checkpoint was trained.")
-    ] = None,
-    max_window_tokens: Annotated[int | None, typer.Option(min=1, help="Of the engine.")] = None,
-    pinned_positions: Annotated[Pinned, typer.Option(help="Of the engine.")] = Pinned.MOVE,
-    sensitivity: Annotated[
-        float, typer.Option(help="Added to the logits of Standby and Response: positive speaks sooner.")
-    ] = 0.0,
-    dtype: Annotated[Dtype, typer.Option(help="Of weights and cache.")] = Dtype.FLOAT32,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
-    at_once: Annotated[int, typer.Option(min=1, help="Sessions in the engine at a time.")] = 32,
+    window_rounds: WindowRounds = None,
+    max_window_tokens: MaxWindowTokens = None,
+    pinned_positions: PinnedPositions = Pinned.MOVE,
+    sensitivity: Sensitivity = 0.0,
+    dtype: WeightsDtype = Dtype.FLOAT32,
+    device: Device = "cpu",
+    at_once: AtOnce = 32,
     no_plots: NoPlots = False,
 ) -> None:
     """Run a checkpoint over held-out streams of the simulated place, frame by frame, and report its scores.
@@ -90,19 +101,11 @@ def run(
     """
     from models.data.place.query import TASKS
     from models.evaluation.place_streams import PlaceStreams
-    from models.evaluation.report import ScoredRun
     from models.evaluation.stream_plan import StreamPlan
-    from models.evaluation.suite import ServedModel, ServingSettings, run_suite
+    from models.evaluation.suite import ServedModel
 
-    console = Console(stderr=True)
     with mistakes_told():
-        serving = ServingSettings(
-            window_rounds=window_rounds,
-            max_window_tokens=max_window_tokens,
-            pinned_positions=pinned_positions.value,
-            sensitivity=sensitivity,
-            dtype=dtype.value,
-        )
+        serving = _serving(window_rounds, max_window_tokens, pinned_positions, sensitivity, dtype)
         served = ServedModel(model, serving, device=device, max_at_once=at_once)
         plan = StreamPlan(
             split=split.value,
@@ -113,11 +116,70 @@ def run(
             first_seed=first_seed,
             tasks=tuple(one.value for one in task) if task else TASKS,
         )
-        source = PlaceStreams(plan, served.budget)
-        with progress(console, "streams", source.num_streams) as (on_stream, on_round):
-            done = run_suite(out, model, served, serving, source, on_stream=on_stream, on_round=on_round)
-        scored = ScoredRun(done, source.parse)
-        _report(console, out, scored, no_plots)
+        _run(out, model, served, serving, PlaceStreams(plan, served.budget), no_plots)
+
+
+@app.command()
+def clips(
+    model: Model,
+    data: Annotated[
+        Path, typer.Option(metavar="FILE.json", help="Labelled clips in the raw or the stream format.")
+    ],
+    out: Out,
+    video_root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Video paths are below it. Else as they stand, or below their file's folder."
+        ),
+    ] = None,
+    fps: Annotated[float, typer.Option(help="Frames a second.")] = 1.0,
+    min_word_f1: Annotated[
+        float,
+        typer.Option(
+            help="How alike the words of two texts must be to say the same, as the F1 of their words. 1: the same "
+            "words; case, punctuation and articles never count.",
+        ),
+    ] = 1.0,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave broken samples out and go on.")
+    ] = False,
+    window_rounds: WindowRounds = None,
+    max_window_tokens: MaxWindowTokens = None,
+    pinned_positions: PinnedPositions = Pinned.MOVE,
+    sensitivity: Sensitivity = 0.0,
+    dtype: WeightsDtype = Dtype.FLOAT32,
+    device: Device = "cpu",
+    at_once: AtOnce = 32,
+    no_plots: NoPlots = False,
+) -> None:
+    """Run a checkpoint over labelled clips of your own, frame by frame, and report its scores.
+
+    The same engine, scores and report as `streamo eval run`, and `streamo eval compare` puts two checkpoints side by
+    side. Let clips be of cameras and days that training has not seen.
+
+    Examples:
+
+        streamo eval clips --model models/cameras --data cameras/test/raw.json --out runs/eval/cameras
+    """
+    from models.data.sessions import SessionFile
+    from models.evaluation.caption import CaptionReader
+    from models.evaluation.clip_streams import ClipStreams
+    from models.evaluation.suite import ServedModel
+
+    findings = FindingLog(Console(stderr=True))
+
+    def on_finding(finding: "Finding") -> None:
+        # What ends the run is told as its error.
+        if skip_broken or not finding.broken:
+            findings.add(finding)
+
+    with mistakes_told():
+        serving = _serving(window_rounds, max_window_tokens, pinned_positions, sensitivity, dtype)
+        reader, file = CaptionReader(min_word_f1), SessionFile(data, video_root, fps)
+        served = ServedModel(model, serving, device=device, max_at_once=at_once)
+        source = ClipStreams(file, served.budget, reader, skip_broken=skip_broken, on_finding=on_finding)
+        findings.close()
+        _run(out, model, served, serving, source, no_plots)
 
 
 @app.command()
@@ -165,6 +227,41 @@ def compare(
         if out is not None:
             write_comparison(out, comparison)
             console.print(f"All scores: {out / 'comparison.md'}")
+
+
+def _serving(
+    window_rounds: int | None,
+    max_window_tokens: int | None,
+    pinned_positions: Pinned,
+    sensitivity: float,
+    dtype: Dtype,
+) -> "ServingSettings":
+    from models.evaluation.suite import ServingSettings
+
+    return ServingSettings(
+        window_rounds=window_rounds,
+        max_window_tokens=max_window_tokens,
+        pinned_positions=pinned_positions.value,
+        sensitivity=sensitivity,
+        dtype=dtype.value,
+    )
+
+
+def _run(
+    out: Path,
+    model: Path,
+    served: "ServedModel",
+    serving: "ServingSettings",
+    source: "StreamSource",
+    no_plots: bool,
+) -> None:
+    from models.evaluation.report import ScoredRun
+    from models.evaluation.suite import run_suite
+
+    console = Console(stderr=True)
+    with progress(console, "streams", source.num_streams) as (on_stream, on_round):
+        done = run_suite(out, model, served, serving, source, on_stream=on_stream, on_round=on_round)
+    _report(console, out, ScoredRun(done, source.parse), no_plots)
 
 
 def _scored(directory: Path) -> "ScoredRun":

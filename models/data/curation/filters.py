@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from models.data.curation.claims import Answer, Claim, Question, Span
 from models.data.curation.config import FilterConfig
+from models.data.words import said_words
 
 # Reasons of rejection; the manifest counts them.
 UNREADABLE = "reply cannot be read"
@@ -146,18 +147,7 @@ def sound_question(question: Question, duration_s: float) -> tuple[Question, str
 
 
 def same_answer(one: str, other: str) -> bool:
-    return _answer_words(one) == _answer_words(other)
-
-
-_NUMBERS = {
-    name: str(value)
-    for value, name in enumerate(re.findall(r"\w+", "zero one two three four five six seven eight nine ten"))
-}
-
-
-def _answer_words(text: str) -> tuple[str, ...]:
-    found = (_NUMBERS.get(word, word) for word in re.findall(r"\w+", text.lower()))
-    return tuple(word for word in found if word not in ("a", "an", "the"))
+    return said_words(one) == said_words(other)
 
 
 def check_times(question: Question, duration_s: float, margin_s: float) -> list[tuple[float, str]]:

@@ -14,7 +14,7 @@ from models.data.curation.claims import Claim, Question
 from models.data.curation.clip import Clip
 from models.data.raw_sample import RawQuestion, RawResponse, RawSample
 from models.data.sample import SEPARATOR
-from models.vlm.time_tag import format_seconds
+from models.data.span import span_text
 
 INSTRUCTIONS = {
     "narration": (
@@ -79,9 +79,7 @@ class SampleMaker:
         """Asked before it happens, or, for about every second one, after it is over; `claim` None: it never does."""
         if claim is None:
             return self._sample("grounding", query, "0.0", [])
-        text = (
-            f"{format_seconds(round(claim.start_s * 1000))}s to {format_seconds(round(claim.end_s * 1000))}s"
-        )
+        text = span_text(round(claim.start_s * 1000), round(claim.end_s * 1000))
         earliest_s = math.ceil(claim.end_s) + 1
         room_s = int(self._clip.duration_s) - earliest_s
         if room_s >= 1 and self._draw(f"direction/{query}", 2):

@@ -27,9 +27,9 @@ from models.data.place.wording import (
     count_text,
     narration,
     parse_text,
-    span_text,
 )
 from models.data.sample import SEPARATOR, Round
+from models.data.span import span_text
 from models.vlm.state import State
 from models.vlm.time_tag import rounded_ms
 

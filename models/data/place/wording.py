@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from models.data.place.act import CAR_KINDS, COLOURS, LIGHT_KINDS, PERSON_KINDS, PLACES, SWITCH_KINDS, ActKind
 from models.data.sample import SEPARATOR
-from models.vlm.time_tag import format_seconds
 
 NOTHING = {"car": "no car", "person": "nobody"}
 
@@ -62,6 +61,9 @@ class Slots:
     start_ms: int | None = None
     end_ms: int | None = None
 
+    def agrees_with(self, other: "Slots") -> bool:
+        return self == other
+
 
 def noun(kind: ActKind) -> str:
     if kind in CAR_KINDS:
@@ -99,10 +101,6 @@ def narration(kind: ActKind, colour: str, place: str) -> str:
     if kind in SWITCH_KINDS:
         return caption(kind, colour, place)
     return f"{subject(kind, colour, place)} is {VERBS[kind].gerund}{tail(kind, place)}"
-
-
-def span_text(start_ms: int, end_ms: int) -> str:
-    return f"{format_seconds(start_ms)}s to {format_seconds(end_ms)}s"
 
 
 def count_text(count: int) -> str:

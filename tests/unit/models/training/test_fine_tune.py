@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ from safetensors.torch import load_file
 from models.data.check import class_balanced_weights
 from models.data.finding import BrokenSample, Finding
 from models.data.place.data_set import DataSetConfig, write_data_set
+from models.data.sessions import SessionFile
 from models.training import fine_tune as fine_tune_module
 from models.training import fine_tune_data
 from models.training.checkpoints import newest_checkpoint
 from models.training.fine_tune import Devices, FineTuneData, FineTuneRun
 from models.training.fine_tune_data import PackDataset, PackPlan
 from models.training.recipes import RECIPES, FineTuneRecipe, sft_3b, sft_7b
-from models.training.sessions import SessionFile
 from models.training.training_model import LossConfig, TrainingModel
 from models.vlm.dialogue import Dialogue
 from models.vlm.model import LanguageModel, VisionEncoder
@@ -163,7 +164,7 @@ def test_a_resumed_run_has_the_same_losses(
 
     num_read = 0
 
-    def killing(*args: object) -> list[np.ndarray]:
+    def killing(*args: object) -> Iterator[np.ndarray]:
         nonlocal num_read
         num_read += 1
         if num_read == 4:

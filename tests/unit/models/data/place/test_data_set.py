@@ -13,7 +13,7 @@ from models.data.place.picture import render
 from models.data.place.query import TASKS
 from models.data.place.script import Script
 from models.data.raw_sample import RawSample
-from models.training.sessions import SessionFile
+from models.data.sessions import SessionFile
 from models.vlm.state import State
 
 SMALL = {"num_frames": 6, "width": 160, "height": 128}

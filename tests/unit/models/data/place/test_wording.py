@@ -13,9 +13,9 @@ from models.data.place.wording import (
     narration,
     noun,
     parse_text,
-    span_text,
 )
 from models.data.sample import SEPARATOR
+from models.data.span import span_text
 from models.vlm.time_tag import format_seconds
 
 ALL_TELLINGS = [

@@ -9,8 +9,8 @@ import pytest
 from models.data.finding import BrokenSample, Finding
 from models.data.place.clip import draw_clip
 from models.data.place.data_set import raw_sample, write_video
-from models.training.sessions import Session, SessionFile
-from models.training.video_frames import frames_at
+from models.data.sessions import Session, SessionFile
+from models.data.video_frames import frames_at
 from models.vlm.frame_size import FrameBudget
 from models.vlm.state import State
 
@@ -199,9 +199,9 @@ def test_broken_samples_name_file_sample_and_field(folder: Path) -> None:
 def test_each_moment_gets_the_frame_that_shows_it(folder: Path) -> None:
     budget = FrameBudget(28 * 28, 56 * 56)
     for times_ms in ([0, 1000, 2000], [5500, 5600, 7300], [9000, 9900, 10_000]):
-        pictures = frames_at(folder / "a.mp4", times_ms, budget)
+        pictures = list(frames_at(folder / "a.mp4", times_ms, budget))
         assert {picture.shape for picture in pictures} == {(56, 56, 3)}
         for time_ms, picture in zip(times_ms, pictures, strict=True):
             assert abs(float(picture.mean()) - 2 * min(time_ms // 100, 99)) < 4, time_ms
     with pytest.raises(ValueError, match="breaks off"):
-        frames_at(folder / "a.mp4", [11_000], budget)
+        list(frames_at(folder / "a.mp4", [11_000], budget))

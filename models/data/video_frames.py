@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # not needed where nothing is decoded
 _TOLERANCE_MS = 5
 
 
-def frames_at(path: Path, times_ms: Sequence[int], budget: FrameBudget) -> list[np.ndarray]:
+def frames_at(path: Path, times_ms: Sequence[int], budget: FrameBudget) -> Iterator[np.ndarray]:
     """For each moment the first frame at or after it: uint8 [H, W, 3] of the size that `budget` fits.
 
     `times_ms` rise, and count from the video's first frame. A moment after the last frame gets the last. FieldError
@@ -26,7 +26,7 @@ def frames_at(path: Path, times_ms: Sequence[int], budget: FrameBudget) -> list[
     """
     import av
 
-    pictures: list[np.ndarray] = []
+    num_given = 0
     last: av.VideoFrame | None = None
     last_ms = -1.0
     try:
@@ -39,17 +39,19 @@ def frames_at(path: Path, times_ms: Sequence[int], budget: FrameBudget) -> list[
             for frame in container.decode(stream):
                 last_ms = 1000 * ((frame.time or 0.0) - origin_s)
                 last = frame
-                while len(pictures) < len(times_ms) and last_ms >= times_ms[len(pictures)] - _TOLERANCE_MS:
-                    pictures.append(_fitted(frame, budget))
-                if len(pictures) == len(times_ms):
-                    return pictures
+                while num_given < len(times_ms) and last_ms >= times_ms[num_given] - _TOLERANCE_MS:
+                    yield _fitted(frame, budget)
+                    num_given += 1
+                if num_given == len(times_ms):
+                    return
     except (av.FFmpegError, OSError) as error:
         raise FieldError("video_path", "cannot be decoded", f"{path}: {error}") from error
     if last is None or times_ms[-1] - last_ms > 1000:
         raise FieldError(
             "video_path", "breaks off", f"{last_ms / 1000:.1f} of {times_ms[-1] / 1000:g} s in {path}"
         )
-    return pictures + [_fitted(last, budget)] * (len(times_ms) - len(pictures))
+    for _ in range(num_given, len(times_ms)):
+        yield _fitted(last, budget)
 
 
 def frame_grid(path: Path, budget: FrameBudget) -> tuple[int, int]:

@@ -17,18 +17,13 @@ from pathlib import Path
 from models.data.finding import FieldError, Finding
 from models.data.json_array import read_json_array
 from models.data.raw_sample import RawResponse, RawSample, RawTime, raw_time
-from models.data.sample import Round
+from models.data.sample import SEPARATOR, Round
+from models.data.span import shift_spans, without_spans
 from models.data.stream_format import DEFAULT_QUESTION, StreamSample
 from models.data.video_file import VideoFile, find_video
 from models.vlm.state import State
-from models.vlm.time_tag import format_seconds
 
-SEPARATOR = "; "
 _NOMINAL_INTERVAL_MS = 1000
-# "12s to 15.5s", "from 12 to 15 seconds": two numbers of seconds.
-_SPAN = re.compile(
-    r"\b(\d+(?:\.\d+)?)((?: ?s(?:econds)?)? (?:to|and|until) )(\d+(?:\.\d+)?)(?= ?s(?:econds)?\b)"
-)
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ class Session:
                 one,
                 start_ms=one.start_ms + offset_ms,
                 end_ms=one.end_ms + offset_ms,
-                text=_SPAN.sub(lambda span: _later(span, offset_ms), one.text),
+                text=shift_spans(one.text, offset_ms),
             )
             for one in self.rounds
         )
@@ -63,12 +58,7 @@ class Session:
     @property
     def can_shift(self) -> bool:
         """No text holds a number that might be a time that `shifted` would not move."""
-        return not any(re.search(r"\d", _SPAN.sub("", one.text)) for one in self.rounds)
-
-
-def _later(span: re.Match[str], offset_ms: int) -> str:
-    begin, end = (format_seconds(round(1000 * float(number)) + offset_ms) for number in (span[1], span[3]))
-    return f"{begin}{span[2]}{end}"
+        return not any(re.search(r"\d", without_spans(one.text)) for one in self.rounds)
 
 
 class SessionFile:
@@ -88,7 +78,7 @@ class SessionFile:
             raise ValueError(f"{path} is missing")
         self.path = path
         self._video_root = video_root
-        self._fps = fps
+        self.fps = fps
         self._elements = [json.dumps(element).encode() for element in read_json_array(path)]
 
     def __len__(self) -> int:
@@ -110,9 +100,9 @@ class SessionFile:
         try:
             if isinstance(element, dict) and "messages" in element:
                 stream = StreamSample.parse(element)
-                return list(_stream_sessions(stream, self._video(stream.videos[0]), self._fps))
+                return list(_stream_sessions(stream, self._video(stream.videos[0]), self.fps))
             raw = RawSample.parse(element)
-            return list(_raw_sessions(raw, self._video(raw.video), self._fps, left_out))
+            return list(_raw_sessions(raw, self._video(raw.video), self.fps, left_out))
         except FieldError as error:
             raise error.at(str(self.path), index) from error
 
