@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import torch
+from accelerate.utils import send_to_device
 
 from models.training.dataset import Collator, Example
 from models.training.loss import IGNORED
@@ -29,11 +30,7 @@ def teacher_forced_accuracy(
     tally = _Tally(model.state_token_ids)
     device = next(model.parameters()).device
     for examples in batches:
-        batch = {
-            name: value.to(device) if isinstance(value, torch.Tensor) else value
-            for name, value in collator(examples).items()
-        }
-        output = model(**batch)
+        output = model(**send_to_device(collator(examples), device))
         state_choices = output["logits"][:, list(model.state_token_ids)].argmax(-1).tolist()
         word_choices = output["logits"].argmax(-1).tolist()
         targets, begin = output["targets"].tolist(), 0
