@@ -11,10 +11,10 @@ import torch
 from torch.utils.data import Dataset
 
 from models.data.sample import Round, Sample
-from models.training.begun_time import begun_times, nothing_begun
 from models.training.loss import IGNORED
 from models.training.mistakes import with_mistakes
 from models.training.packing import Stretch
+from models.training.past_times import PastTimes
 from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat
 from models.vlm.positions import round_positions
@@ -31,9 +31,9 @@ class Example:
     positions: np.ndarray  # int64 [3, T]
     frames: np.ndarray  # uint8 [rounds, H, W, 3]
     truth: np.ndarray  # int64 [rounds, K]
-    begun: np.ndarray  # int64 [rounds, NUM_LETTERS], see begun_times
     decisions: np.ndarray  # int64 [rounds], the position whose next token is the round's state
     stretches: tuple[Stretch, ...]
+    past_times: PastTimes
 
 
 def make_example(
@@ -43,14 +43,12 @@ def make_example(
     first_learnt_round: int = 0,
     given: Sequence[Round] | None = None,
     window_rounds: int | None = None,
-    *,
-    asks_when_begun: bool = False,
 ) -> Example:
     """The dialogue of a sample, with labels on every reply and on the token that ends it.
 
     `given`: the rounds that stand in the dialogue, where some are not those of the sample. Of a round whose state is
     another only the right state is learnt. `window_rounds`: of the session that serves the sample; where it has more
-    rounds, the window slides on the way, as it does there. `asks_when_begun`: also learn when what is under way began.
+    rounds, the window slides on the way, as it does there.
 
     Context only are rounds before `first_learnt_round`, rounds before the instruction was given, and replies that
     name what the sample no longer shows. The end token is learnt after each state too, though the engine decodes
@@ -87,9 +85,9 @@ def make_example(
         positions=positions,
         frames=sample.frames,
         truth=sample.truth,
-        begun=begun_times(sample) if asks_when_begun else nothing_begun(len(sample.rounds)),
         decisions=np.asarray(decisions, dtype=np.int64),
         stretches=_stretches(starts, [*steps[:-1], len(token_ids)], positions[0], window_rounds),
+        past_times=PastTimes.of(dialogue, given or sample.rounds, starts, window_rounds),
     )
 
 
@@ -139,7 +137,6 @@ class ClipPlan:
     answers_once_asked: tuple[str, ...] = ("qa", "grounding")
     mistaken: float = 0.0
     window_rounds: int | None = None
-    asks_when_begun: bool = False
 
 
 class ExampleDataset(Dataset[Example]):
@@ -179,15 +176,7 @@ class ExampleDataset(Dataset[Example]):
         num_context = _num_context_rounds(plan, sample, num_dropped)
         share = rng.random() if rng.random() < plan.mistaken else 0.0
         sample, given = with_mistakes(drop_rounds(sample, num_dropped), share, rng)
-        return make_example(
-            sample,
-            self._dialogue,
-            self._pixels,
-            num_context,
-            given,
-            plan.window_rounds,
-            asks_when_begun=plan.asks_when_begun,
-        )
+        return make_example(sample, self._dialogue, self._pixels, num_context, given, plan.window_rounds)
 
 
 def _num_context_rounds(plan: ClipPlan, sample: Sample, num_dropped: int) -> int:
@@ -235,5 +224,10 @@ class Collator:
             "patch_grids": torch.tensor(grids),
             "decisions": torch.from_numpy(np.concatenate(decisions)),
             "truth": torch.from_numpy(np.concatenate([one.truth for one in examples])),
-            "begun": torch.from_numpy(np.concatenate([one.begun for one in examples])),
+            "time_places": torch.from_numpy(
+                np.concatenate(
+                    [start + one.past_times.places for start, one in zip(starts, examples, strict=True)]
+                )
+            ),
+            "past_times": torch.from_numpy(np.concatenate([one.past_times.letters for one in examples])),
         }

@@ -74,7 +74,7 @@ class ScratchRecipe:
             max_steps=second.max_steps,
             batch_size=second.batch_size,
             clips=second.clips,
-            loss=replace(first.loss, truth_weight=second.truth_weight),
+            loss=replace(first.loss, truth_weight=second.truth_weight, asks_past_times=True),
             learning_rate=second.learning_rate,
             matrix_learning_rate=second.matrix_learning_rate,
             warmup_steps=second.warmup_steps,
@@ -95,11 +95,9 @@ def tiny() -> ScratchRecipe:
         vocab_size=1024,
         max_steps=1600,
         second_pass=SecondPass(
-            max_steps=800,
+            max_steps=600,
             batch_size=4,
-            clips=ClipPlan(
-                num_rounds=(64,), joined_late=0.0, window_rounds=32, mistaken=0.5, asks_when_begun=True
-            ),
+            clips=ClipPlan(num_rounds=(64,), joined_late=0.0, window_rounds=32, mistaken=0.5),
             learning_rate=6e-4,
             matrix_learning_rate=0.004,
             truth_weight=0.4,

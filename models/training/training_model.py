@@ -30,6 +30,8 @@ class LossConfig:
     class_counts: tuple[int, int, int] | None = None
     # Weight of the truth heads' losses at the first step; it falls to zero in a straight line over the run.
     truth_weight: float = 1.0
+    asks_past_times: bool = False
+    """Have the heads ask for times that stand in the history as well."""
 
 
 class TrainingModel(nn.Module):
@@ -90,7 +92,8 @@ class TrainingModel(nn.Module):
         decisions: torch.Tensor,
         stretches: Sequence[Sequence[Stretch]],
         truth: torch.Tensor | None = None,
-        begun: torch.Tensor | None = None,
+        time_places: torch.Tensor | None = None,
+        past_times: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> dict[str, torch.Tensor]:
         """`loss`; where the model is not training also the `logits` [n, V] that predict the `targets` [n].
@@ -119,7 +122,11 @@ class TrainingModel(nn.Module):
             half_way, higher_up = (self._on_the_way[name][0, decisions] for name in ("half_way", "higher_up"))
             example = torch.bucketize(decisions, lengths.to(decisions.device).cumsum(0), right=True)
             is_first = F.pad(example.diff() != 0, (1, 0), value=True)
-            parts = self.truth_heads(visual, half_way, higher_up, truth, is_first, begun)
+            parts = self.truth_heads(visual, half_way, higher_up, truth, is_first)
+            if self.loss_config.asks_past_times and time_places is not None and past_times is not None:
+                parts["times"] = self.truth_heads.past_times(
+                    self._on_the_way["higher_up"][0, time_places], past_times
+                )
             loss = loss + self.truth_weight * torch.stack(list(parts.values())).sum()
             self.last_parts |= {name: part.detach() for name, part in parts.items()}
         self._on_the_way.clear()

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.training.begun_time import NUM_CLASSES, NUM_LETTERS
 from models.training.loss import IGNORED
+from models.training.past_times import NUM_CLASSES
 
 TRUTH_HEADS_FILE = "truth_heads.safetensors"
 
@@ -36,7 +36,7 @@ class TruthHead(nn.Module):
 
     def forward(self, features: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         """Mean cross entropy of features [N, width] against truth [N, columns], of which some may be IGNORED."""
-        return self._losses(features, truth).sum() / (truth != IGNORED).sum()
+        return self._losses(features, truth).sum() / (truth != IGNORED).sum().clamp(min=1)
 
     def balanced(self, features: torch.Tensor, truth: torch.Tensor, is_rare: torch.Tensor) -> torch.Tensor:
         """Mean cross entropy where `is_rare`, bool [N, columns], and that where it is not, added up."""
@@ -68,7 +68,8 @@ class TruthHeads(nn.Module):
     higher up: what was in the frame before, and what has come to be since (class 0: nothing has). Without the last
     two a model learns to go on with what it decided last, and not to compare: of two frames' features no single one
     says that they differ. Little changes from frame to frame, so in both what has changed weighs as much as all else.
-    `begun`, from there too: the time at which what is under way began, which the reply that tells it may have to name.
+    `times`: letters of times that stand in the history, from the same height, see `PastTimes`: replies that name a time
+    are too rare to learn from them alone how one is looked up.
     """
 
     def __init__(self, shape: TruthShape, hidden_size: int) -> None:
@@ -78,7 +79,7 @@ class TruthHeads(nn.Module):
         self.read = TruthHead(hidden_size, shape.sizes)
         self.before = TruthHead(hidden_size, shape.sizes)
         self.changed = TruthHead(hidden_size, [1 + size for size in shape.sizes])
-        self.begun = TruthHead(hidden_size, [NUM_CLASSES] * NUM_LETTERS)
+        self.times = TruthHead(hidden_size, [NUM_CLASSES, NUM_CLASSES])
 
     def forward(
         self,
@@ -87,11 +88,9 @@ class TruthHeads(nn.Module):
         higher_up: torch.Tensor,
         truth: torch.Tensor,
         is_first: torch.Tensor,
-        begun: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """Losses by head, for N frames: visual [N * tokens, hidden], half_way and higher_up [N, hidden] where each
-        frame's state is decided, truth [N, columns]; is_first, bool [N]: the frame has none before it; begun as
-        `begun_times` gives it.
+        frame's state is decided, truth [N, columns]; is_first, bool [N]: the frame has none before it.
         """
         if len(visual) != len(truth) * self.shape.tokens_per_frame:
             raise ValueError(
@@ -107,10 +106,11 @@ class TruthHeads(nn.Module):
             has_changed = now != before
             losses["before"] = self.before.balanced(features, before, has_changed)
             losses["changed"] = self.changed.balanced(features, (now + 1) * has_changed, has_changed)
-        is_under_way = begun[:, 0] != IGNORED
-        if is_under_way.any():
-            losses["begun"] = self.begun(_normed(higher_up[is_under_way]), begun[is_under_way])
         return losses
+
+    def past_times(self, higher_up: torch.Tensor, letters: torch.Tensor) -> torch.Tensor:
+        """Loss of M letters of each of the times of `PastTimes`: higher_up [M, hidden] where they are asked for."""
+        return self.times(_normed(higher_up), letters)
 
 
 def _normed(hidden: torch.Tensor) -> torch.Tensor:

@@ -113,6 +113,10 @@ class Dialogue:
             *self._assistant_opening,
         ]
 
+    def num_tokens_before_end(self, start_ms: int) -> int:
+        """Of a round's head those that stand before its end time, which is a token for each letter."""
+        return len(self._encode_data(f"<{format_seconds(start_ms)}s-"))
+
     def reply(self, state: State, text: str = "") -> list[int]:
         """One state token; after Response a space and the text. ValueError for text on another state."""
         ids = [self.state_token_ids[state]]
