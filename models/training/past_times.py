@@ -41,27 +41,31 @@ class PastTimes:
         """`rounds` as they stand in the dialogue, whose tokens begin at `starts`. A time is the end of its round, and
         is forgotten when that has left a window of `window_rounds`."""
         places: list[int] = []
-        letters: list[list[int]] = []
+        letters: list[np.ndarray] = []
         began: int | None = None
         told: int | None = None
         for index, (round_, start) in enumerate(zip(rounds, starts, strict=True)):
-            first = 0 if window_rounds is None else max(0, index - window_rounds + 1)
-            own = format_seconds(round_.end_ms)
+            first_kept = 0 if window_rounds is None else max(0, index - window_rounds + 1)
+            num_letters = len(format_seconds(round_.end_ms))
             before = start + dialogue.num_tokens_before_end(round_.start_ms) - 1
-            places += range(before, before + len(own))
+            places += range(before, before + num_letters)
             asked = [
-                _letters(rounds[since].end_ms, len(own)) if since is not None and since >= first else None
+                None if since is None or since < first_kept else rounds[since].end_ms
                 for since in (began, told)
             ]
-            letters += zip(*(one or [IGNORED] * len(own) for one in asked), strict=True)
+            letters.append(np.stack([_letters(time_ms, num_letters) for time_ms in asked], axis=1))
             if round_.state is State.STANDBY:
                 began = index if began is None else began
             else:
                 began = None
                 told = index if round_.state is State.RESPONSE else told
-        return cls(np.asarray(places, dtype=np.int64), np.asarray(letters, dtype=np.int64).reshape(-1, 2))
+        return cls(np.asarray(places, dtype=np.int64), np.concatenate(letters))
 
 
-def _letters(time_ms: int, num_letters: int) -> list[int]:
-    found = [*map(_LETTERS.index, format_seconds(time_ms)), NUM_CLASSES - 1]
-    return (found + [IGNORED] * num_letters)[:num_letters]
+def _letters(time_ms: int | None, num_letters: int) -> np.ndarray:
+    """int64 [num_letters]: of a longer time its first letters, of a shorter one its letters, its end and IGNORED."""
+    found = np.full(num_letters, IGNORED, dtype=np.int64)
+    if time_ms is not None:
+        classes = [*map(_LETTERS.index, format_seconds(time_ms)), NUM_CLASSES - 1][:num_letters]
+        found[: len(classes)] = classes
+    return found
