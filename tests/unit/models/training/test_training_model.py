@@ -11,7 +11,7 @@ from transformers import AutoModelForImageTextToText
 
 from models.data.sample import Round, Sample
 from models.training.dataset import Collator, Example, make_example
-from models.training.loss import state_focal_loss
+from models.training.loss import IGNORED, state_focal_loss
 from models.training.training_model import LossConfig, TrainingModel
 from models.training.truth_heads import TruthShape
 from models.vlm.dialogue import Dialogue
@@ -53,7 +53,11 @@ def make_model(
     vlm = AutoModelForImageTextToText.from_pretrained(model_dir, dtype=torch.float32)
     torch.manual_seed(0)
     return TrainingModel(
-        vlm, dialogue.state_token_ids, LossConfig(), truth, trims_last_layer=trims_last_layer
+        vlm,
+        dialogue.state_token_ids,
+        LossConfig(asks_past_times=True),
+        truth,
+        trims_last_layer=trims_last_layer,
     )
 
 
@@ -99,6 +103,31 @@ def test_trimming_the_last_layer_changes_no_gradient(family_dir: Path) -> None:
     for name, gradient in gradients[0].items():
         assert gradient is not None, name
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_times_are_asked_where_the_history_tells_one(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path, "qwen2_5_vl")
+    dialogue, pixels, examples = load_parts(tmp_path)
+    model = make_model(tmp_path, dialogue, truth=TruthShape(sizes=(3, 3, 3, 3), tokens_per_frame=6))
+    model.eval()
+
+    def loss(which: Sequence[Example]) -> float:
+        with torch.no_grad():
+            model(**Collator(pixels)(which))
+        return float(model.last_parts["times"])
+
+    def without_times(example: Example) -> Example:
+        times = example.past_times
+        return replace(example, past_times=replace(times, letters=np.full_like(times.letters, IGNORED)))
+
+    first, second = examples
+    num_asked = [int((one.past_times.letters != IGNORED).sum()) for one in examples]
+    assert all(num_asked)
+    # Each letter counts the same, wherever its example stands; what the history does not tell does not count.
+    alone = [loss([one]) for one in examples]
+    assert loss([without_times(first), second]) == pytest.approx(alone[1], rel=1e-5)
+    assert loss(examples) == pytest.approx(np.average(alone, weights=num_asked), rel=1e-5)
+    assert loss([without_times(first)]) == 0
 
 
 def test_a_frame_is_compared_with_the_one_before_it_in_its_own_example(tmp_path: Path) -> None:
