@@ -13,16 +13,22 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
-from models.data.finding import FieldError, Finding
+import numpy as np
+
+from models.data.finding import BrokenSample, FieldError, Finding
 from models.data.json_array import read_json_array
 from models.data.raw_sample import RawResponse, RawSample, RawTime, raw_time
 from models.data.sample import SEPARATOR, Round
 from models.data.span import shift_spans, without_spans
 from models.data.stream_format import DEFAULT_QUESTION, StreamSample
 from models.data.video_file import VideoFile, find_video
+from models.data.video_frames import frames_at
+from models.vlm.frame_size import FrameBudget
 from models.vlm.state import State
 
+T = TypeVar("T")
 _NOMINAL_INTERVAL_MS = 1000
 
 
@@ -103,6 +109,38 @@ class SessionFile:
                 return list(_stream_sessions(stream, self._video(stream.videos[0]), self.fps))
             raw = RawSample.parse(element)
             return list(_raw_sessions(raw, self._video(raw.video), self.fps, left_out))
+        except FieldError as error:
+            raise error.at(str(self.path), index) from error
+
+    def each(
+        self,
+        read: Callable[[int], T],
+        *,
+        skip_broken: bool,
+        on_finding: Callable[[Finding], None],
+    ) -> Iterator[T | None]:
+        """What `read` makes of each sample, by its index; None for a broken one, or BrokenSample unless `skip_broken`.
+
+        `on_finding` is told of what is broken, in either case.
+        """
+        for index in range(len(self)):
+            try:
+                made = read(index)
+            except BrokenSample as broken:
+                on_finding(broken.finding)
+                if not skip_broken:
+                    raise
+                yield None
+            else:
+                yield made
+
+    def frames(
+        self, index: int, session: Session, budget: FrameBudget, kept: slice = slice(None)
+    ) -> Iterator[np.ndarray]:
+        """Of a session of this sample, those of the rounds `kept`: see `frames_at`. BrokenSample for a video whose
+        header promised more than it holds."""
+        try:
+            yield from frames_at(session.video, session.frame_times_ms[kept], budget)
         except FieldError as error:
             raise error.at(str(self.path), index) from error
 

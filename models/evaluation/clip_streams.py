@@ -8,12 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from models.data.finding import BrokenSample, FieldError, Finding
+from models.data.finding import FieldError, Finding
 from models.data.place.query import TASKS
 from models.data.sessions import Session, SessionFile
-from models.data.video_frames import frames_at
 from models.evaluation.caption import Caption, CaptionReader
 from models.evaluation.stream import EvaluationStream
 from models.vlm.frame_size import FrameBudget
@@ -40,17 +37,13 @@ class ClipStreams:
         self._file = file
         self._budget = budget
         self._reader = reader
-        self._streams: list[EvaluationStream] = []
-        self._videos: dict[Path, int] = {}
-        for index in range(len(file)):
-            try:
-                for number, session in enumerate(file.sessions(index, on_finding)):
-                    self._streams.append(self._stream(index, number, session))
-                    self._videos[session.video] = session.video.stat().st_size
-            except BrokenSample as broken:
-                on_finding(broken.finding)
-                if not skip_broken:
-                    raise
+        self._streams = [
+            stream
+            for streams in file.each(
+                lambda index: self._read(index, on_finding), skip_broken=skip_broken, on_finding=on_finding
+            )
+            for stream in streams or ()
+        ]
         if not self._streams:
             raise ValueError(f"{file.path} holds no sample to score")
 
@@ -61,7 +54,7 @@ class ClipStreams:
             "source": SOURCE,
             "file": self._file.path.name,
             "sha256": hashlib.sha256(self._file.path.read_bytes()).hexdigest(),
-            "video_bytes": sum(self._videos.values()),
+            "video_bytes": sum(Path(video).stat().st_size for video in {one.group for one in self._streams}),
             "fps": self._file.fps,
             "frame_size": [self._budget.min_pixels, self._budget.max_pixels],
             "min_word_f1": self._reader.min_word_f1,
@@ -77,6 +70,11 @@ class ClipStreams:
     def streams(self) -> Iterator[EvaluationStream]:
         """BrokenSample, while its frames are asked for, for a video that holds less than its header promised."""
         yield from self._streams
+
+    def _read(self, index: int, on_finding: Callable[[Finding], None]) -> list[EvaluationStream]:
+        """Of one sample. BrokenSample."""
+        sessions = self._file.sessions(index, on_finding)
+        return [self._stream(index, number, session) for number, session in enumerate(sessions)]
 
     def _stream(self, index: int, number: int, session: Session) -> EvaluationStream:
         path = str(self._file.path)
@@ -97,11 +95,5 @@ class ClipStreams:
             rounds=session.rounds,
             start_offset_s=0,
             num_past_rounds=session.first_live,
-            frames=partial(self._frames, index, session),
+            frames=partial(self._file.frames, index, session, self._budget),
         )
-
-    def _frames(self, index: int, session: Session) -> Iterator[np.ndarray]:
-        try:
-            yield from frames_at(session.video, session.frame_times_ms, self._budget)
-        except FieldError as error:
-            raise error.at(str(self._file.path), index) from error

@@ -133,20 +133,7 @@ def free_run(
         sensitivity=sensitivity,
         on_round=on_round,
     ):
-        stream = by_id.pop(transcript.session_id)
-        yield StreamRecord(
-            stream_id=stream.stream_id,
-            group=stream.group,
-            kind=stream.kind,
-            task=stream.task,
-            instruction=stream.instruction,
-            start_offset_s=stream.start_offset_s,
-            num_past_rounds=stream.num_past_rounds,
-            gold=stream.rounds,
-            told=transcript.rounds,
-            num_truncated=transcript.num_truncated,
-            tags=stream.tags,
-        )
+        yield by_id.pop(transcript.session_id).record(transcript.rounds, transcript.num_truncated)
 
 
 def _live_frames(stream: EvaluationStream) -> Iterator[LiveFrame]:

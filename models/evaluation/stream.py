@@ -71,6 +71,22 @@ class EvaluationStream:
     num_past_rounds: int = 0
     tags: tuple[str, ...] = ()
 
+    def record(self, told: tuple[Round, ...], num_truncated: int = 0) -> StreamRecord:
+        """What is written down of a run on it in which this was said."""
+        return StreamRecord(
+            stream_id=self.stream_id,
+            group=self.group,
+            kind=self.kind,
+            task=self.task,
+            instruction=self.instruction,
+            start_offset_s=self.start_offset_s,
+            num_past_rounds=self.num_past_rounds,
+            gold=self.rounds,
+            told=told,
+            num_truncated=num_truncated,
+            tags=self.tags,
+        )
+
 
 @dataclass(frozen=True)
 class StreamRecord:

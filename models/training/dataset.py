@@ -33,7 +33,8 @@ class Example:
     truth: np.ndarray  # int64 [rounds, K]
     decisions: np.ndarray  # int64 [rounds], the position whose next token is the round's state
     stretches: tuple[Stretch, ...]
-    past_times: PastTimes
+    past_times: PastTimes | None = None
+    """None: not asked for."""
 
 
 def make_example(
@@ -43,6 +44,8 @@ def make_example(
     first_learnt_round: int = 0,
     given: Sequence[Round] | None = None,
     window_rounds: int | None = None,
+    *,
+    asks_past_times: bool = False,
 ) -> Example:
     """The dialogue of a sample, with labels on every reply and on the token that ends it.
 
@@ -87,7 +90,9 @@ def make_example(
         truth=sample.truth,
         decisions=np.asarray(decisions, dtype=np.int64),
         stretches=_stretches(starts, [*steps[:-1], len(token_ids)], positions[0], window_rounds),
-        past_times=PastTimes.of(dialogue, given or sample.rounds, starts, window_rounds),
+        past_times=(
+            PastTimes.of(dialogue, given or sample.rounds, starts, window_rounds) if asks_past_times else None
+        ),
     )
 
 
@@ -137,6 +142,7 @@ class ClipPlan:
     answers_once_asked: tuple[str, ...] = ("qa", "grounding")
     mistaken: float = 0.0
     window_rounds: int | None = None
+    asks_past_times: bool = False
 
 
 class ExampleDataset(Dataset[Example]):
@@ -176,7 +182,15 @@ class ExampleDataset(Dataset[Example]):
         num_context = _num_context_rounds(plan, sample, num_dropped)
         share = rng.random() if rng.random() < plan.mistaken else 0.0
         sample, given = with_mistakes(drop_rounds(sample, num_dropped), share, rng)
-        return make_example(sample, self._dialogue, self._pixels, num_context, given, plan.window_rounds)
+        return make_example(
+            sample,
+            self._dialogue,
+            self._pixels,
+            num_context,
+            given,
+            plan.window_rounds,
+            asks_past_times=plan.asks_past_times,
+        )
 
 
 def _num_context_rounds(plan: ClipPlan, sample: Sample, num_dropped: int) -> int:
@@ -212,7 +226,7 @@ class Collator:
         starts = np.cumsum([0, *lengths[:-1]])
         patches, grids = self.pixels.patchify_all([frame for example in examples for frame in example.frames])
         decisions = [start + example.decisions for start, example in zip(starts, examples, strict=True)]
-        return {
+        batch: dict[str, Any] = {
             "input_ids": torch.from_numpy(np.concatenate([one.token_ids for one in examples]))[None],
             "labels": torch.from_numpy(np.concatenate([one.labels for one in examples]))[None],
             "position_ids": torch.from_numpy(np.concatenate([one.positions for one in examples], axis=1))[
@@ -224,10 +238,10 @@ class Collator:
             "patch_grids": torch.tensor(grids),
             "decisions": torch.from_numpy(np.concatenate(decisions)),
             "truth": torch.from_numpy(np.concatenate([one.truth for one in examples])),
-            "time_places": torch.from_numpy(
-                np.concatenate(
-                    [start + one.past_times.places for start, one in zip(starts, examples, strict=True)]
-                )
-            ),
-            "past_times": torch.from_numpy(np.concatenate([one.past_times.letters for one in examples])),
         }
+        asked = [one.past_times for one in examples if one.past_times is not None]
+        if len(asked) == len(examples):
+            places = [start + times.places for start, times in zip(starts, asked, strict=True)]
+            batch["time_places"] = torch.from_numpy(np.concatenate(places))
+            batch["past_times"] = torch.from_numpy(np.concatenate([times.letters for times in asked]))
+        return batch

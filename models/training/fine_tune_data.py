@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from models.data.finding import BrokenSample, FieldError, Finding
+from models.data.finding import FieldError, Finding
 from models.data.sample import Sample
 from models.data.sessions import Session, SessionFile
-from models.data.video_frames import frame_grid, frames_at
+from models.data.video_frames import frame_grid
 from models.training.dataset import Collator, Example, make_example
 from models.training.window_plan import Window, cut, pack
 from models.vlm.dialogue import Dialogue
@@ -65,14 +65,12 @@ class PackDataset(Dataset[list[Example]]):
         self.num_broken = 0
         self._learnt: Counter[State] = Counter()
         windows: list[Window] = []
-        for index in range(len(file)):
-            try:
-                windows += self._read(index, on_finding)
-            except BrokenSample as broken:
-                on_finding(broken.finding)
-                if not skip_broken:
-                    raise
-                self.num_broken += 1
+        read = file.each(
+            lambda index: self._read(index, on_finding), skip_broken=skip_broken, on_finding=on_finding
+        )
+        for index, of_sample in enumerate(read):
+            windows += of_sample or ()
+            self.num_broken += of_sample is None
             on_sample(index + 1, len(file))
         self.num_windows = len(windows)
         self.packs = pack(windows, plan.max_tokens, plan.seed)
@@ -144,16 +142,10 @@ class PackDataset(Dataset[list[Example]]):
     def _example(self, window: Window) -> Example:
         session = self._sessions(window.sample)[window.session]
         kept = slice(window.first, window.first + window.num_rounds)
-        try:
-            frames = np.stack(
-                list(frames_at(session.video, session.frame_times_ms[kept], self.pixels.budget))
-            )
-        except FieldError as error:
-            raise error.at(str(self.file.path), window.sample) from error
         sample = Sample(
             task=session.task,
             instruction=session.instruction,
-            frames=frames,
+            frames=np.stack([*self.file.frames(window.sample, session, self.pixels.budget, kept)]),
             rounds=session.rounds[kept],
             truth=np.zeros((window.num_rounds, 0), dtype=np.int64),
             truth_sizes=(),

@@ -74,7 +74,7 @@ class ScratchRecipe:
             max_steps=second.max_steps,
             batch_size=second.batch_size,
             clips=second.clips,
-            loss=replace(first.loss, truth_weight=second.truth_weight, asks_past_times=True),
+            loss=replace(first.loss, truth_weight=second.truth_weight),
             learning_rate=second.learning_rate,
             matrix_learning_rate=second.matrix_learning_rate,
             warmup_steps=second.warmup_steps,
@@ -97,7 +97,9 @@ def tiny() -> ScratchRecipe:
         second_pass=SecondPass(
             max_steps=600,
             batch_size=4,
-            clips=ClipPlan(num_rounds=(64,), joined_late=0.0, window_rounds=32, mistaken=0.5),
+            clips=ClipPlan(
+                num_rounds=(64,), joined_late=0.0, window_rounds=32, mistaken=0.5, asks_past_times=True
+            ),
             learning_rate=6e-4,
             matrix_learning_rate=0.004,
             truth_weight=0.4,

@@ -30,8 +30,6 @@ class LossConfig:
     class_counts: tuple[int, int, int] | None = None
     # Weight of the truth heads' losses at the first step; it falls to zero in a straight line over the run.
     truth_weight: float = 1.0
-    asks_past_times: bool = False
-    """Have the heads ask for times that stand in the history as well."""
 
 
 class TrainingModel(nn.Module):
@@ -123,7 +121,7 @@ class TrainingModel(nn.Module):
             example = torch.bucketize(decisions, lengths.to(decisions.device).cumsum(0), right=True)
             is_first = F.pad(example.diff() != 0, (1, 0), value=True)
             parts = self.truth_heads(visual, half_way, higher_up, truth, is_first)
-            if self.loss_config.asks_past_times and time_places is not None and past_times is not None:
+            if time_places is not None and past_times is not None:
                 parts["times"] = self.truth_heads.past_times(
                     self._on_the_way["higher_up"][0, time_places], past_times
                 )

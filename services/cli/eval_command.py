@@ -14,7 +14,6 @@ from services.cli.finding_log import FindingLog
 from services.cli.options import TaskName
 
 if TYPE_CHECKING:  # torch, which other commands need not wait for
-    from models.data.finding import Finding
     from models.evaluation.report import ScoredRun
     from models.evaluation.stream import StreamSource
     from models.evaluation.suite import ServedModel, ServingSettings
@@ -166,18 +165,12 @@ def clips(
     from models.evaluation.clip_streams import ClipStreams
     from models.evaluation.suite import ServedModel
 
-    findings = FindingLog(Console(stderr=True))
-
-    def on_finding(finding: "Finding") -> None:
-        # What ends the run is told as its error.
-        if skip_broken or not finding.broken:
-            findings.add(finding)
-
+    findings = FindingLog(Console(stderr=True), shows_broken=skip_broken)
     with mistakes_told():
         serving = _serving(window_rounds, max_window_tokens, pinned_positions, sensitivity, dtype)
         reader, file = CaptionReader(min_word_f1), SessionFile(data, video_root, fps)
         served = ServedModel(model, serving, device=device, max_at_once=at_once)
-        source = ClipStreams(file, served.budget, reader, skip_broken=skip_broken, on_finding=on_finding)
+        source = ClipStreams(file, served.budget, reader, skip_broken=skip_broken, on_finding=findings.add)
         findings.close()
         _run(out, model, served, serving, source, no_plots)
 

@@ -13,11 +13,15 @@ _MAX_SHOWN = 50
 class FindingLog:
     """Shows the first findings at once, and of the rest how many there were."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, shows_broken: bool = True) -> None:
+        """Without `shows_broken`: where what is broken ends the command, and is told as its error."""
         self._console = console
+        self._shows_broken = shows_broken
         self._num_seen = 0
 
     def add(self, finding: "Finding") -> None:
+        if finding.broken and not self._shows_broken:
+            return
         self._num_seen += 1
         if self._num_seen <= _MAX_SHOWN or finding.broken:
             kind = "[red]broken[/red]" if finding.broken else "[yellow]note[/yellow]"

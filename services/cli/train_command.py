@@ -15,7 +15,6 @@ from services.cli.finding_log import FindingLog
 from services.shared.errors import InvalidInput
 
 if TYPE_CHECKING:  # torch, which other commands need not wait for
-    from models.data.finding import Finding
     from models.training.fine_tune import Devices
     from models.training.recipes import FineTuneRecipe, ScratchRecipe
     from models.training.run import Machine
@@ -211,13 +210,7 @@ def _tune(recipe: "FineTuneRecipe", files: FineTuneFiles, resume: bool, devices:
     quiet_loading()
     is_first = int(os.environ.get("RANK", "0")) == 0
     console = Console(stderr=True, quiet=not is_first)
-    findings = FindingLog(console)
-
-    def on_finding(finding: "Finding") -> None:
-        # What ends the run is told as its error.
-        if files.skip_broken or not finding.broken:
-            findings.add(finding)
-
+    findings = FindingLog(console, shows_broken=files.skip_broken)
     progress = Progress(
         TextColumn("Reading samples"),
         BarColumn(),
@@ -235,7 +228,7 @@ def _tune(recipe: "FineTuneRecipe", files: FineTuneFiles, resume: bool, devices:
             data,
             files.output,
             devices,
-            on_finding=on_finding,
+            on_finding=findings.add,
             on_sample=lambda num_read, num_all: progress.update(bar, completed=num_read, total=num_all),
         )
         run.checkpoint(resume=resume)  # refused at once, not after all samples have been read

@@ -14,7 +14,6 @@ from models.data.sessions import SessionFile
 from models.evaluation.caption import CaptionReader
 from models.evaluation.clip_streams import ClipStreams
 from models.evaluation.report import ScoredRun
-from models.evaluation.stream import StreamRecord
 from models.evaluation.suite import SuiteRun, parse_of
 from models.vlm.frame_size import FrameBudget
 from services.cli.main import app
@@ -47,18 +46,7 @@ def changed(folder: Path, **fields: Any) -> Path:
 def told_as(source: ClipStreams, told: dict[str, Any] | None = None) -> ScoredRun:
     """A run that said what is right, but for the streams in `told`."""
     records = [
-        StreamRecord(
-            stream_id=stream.stream_id,
-            group=stream.group,
-            kind=stream.kind,
-            task=stream.task,
-            instruction=stream.instruction,
-            start_offset_s=stream.start_offset_s,
-            num_past_rounds=stream.num_past_rounds,
-            gold=stream.rounds,
-            told=(told or {}).get(stream.stream_id, stream.rounds),
-        )
-        for stream in source.streams()
+        stream.record((told or {}).get(stream.stream_id, stream.rounds)) for stream in source.streams()
     ]
     return ScoredRun(SuiteRun("run", {"source": source.settings}, tuple(records)), source.parse)
 

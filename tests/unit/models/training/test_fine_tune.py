@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from models.data import sessions
 from models.data.check import class_balanced_weights
 from models.data.finding import BrokenSample, Finding
 from models.data.place.data_set import DataSetConfig, write_data_set
 from models.data.sessions import SessionFile
 from models.training import fine_tune as fine_tune_module
-from models.training import fine_tune_data
 from models.training.checkpoints import newest_checkpoint
 from models.training.fine_tune import Devices, FineTuneData, FineTuneRun
 from models.training.fine_tune_data import PackDataset, PackPlan
@@ -171,8 +171,8 @@ def test_a_resumed_run_has_the_same_losses(
             os.kill(os.getpid(), signal.SIGTERM)
         return frames_at(*args)  # type: ignore[arg-type]
 
-    frames_at = fine_tune_data.frames_at
-    monkeypatch.setattr(fine_tune_data, "frames_at", killing)
+    frames_at = sessions.frames_at
+    monkeypatch.setattr(sessions, "frames_at", killing)
     stopped = fine_tune(recipe, family_dir, place, tmp_path / "broken")
     assert 0 < len(losses(stopped)) < len(losses(whole))
     again = fine_tune(recipe, family_dir, place, tmp_path / "broken", resume=True)
