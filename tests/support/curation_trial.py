@@ -90,7 +90,7 @@ def scores(clips: Sequence[TrueClip], results: Iterable[ClipResult]) -> dict[str
                 for claim in captions
                 if [other.text for other in captions].count(claim.text) == 1
             ],
-            "qa": [question for question in questions if len(question.answers) > 1],
+            "qa": questions,
         }
         for task, golds in told.items():
             verdicts = [verdict for verdict in result.verdicts if verdict.task == task]

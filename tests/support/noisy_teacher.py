@@ -83,9 +83,13 @@ def make_clip(folder: Path, seed: int, duration_s: int, size: tuple[int, int] = 
             (wording.narration(act.kind, act.colour, act.place), act.telling_ms / 1000, act.end_ms / 1000)
             for act in told
         ),
-        (
-            ("How many people are in view?", _steady(people, duration_s)),
-            ("Which colour is the car at the gate?", _steady(cars, duration_s)),
+        tuple(
+            (question, answers)
+            for question, answers in (
+                ("How many people are in view?", _steady(people, duration_s)),
+                ("Which colour is the car at the gate?", _steady(cars, duration_s)),
+            )
+            if len(answers) > 1  # it is asked only what changes
         ),
         np.stack(thumbs),
     )

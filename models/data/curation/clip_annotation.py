@@ -97,6 +97,9 @@ class ClipAnnotation:
             )
         except UnreadableReply:
             agreed, reason, looks = None, filters.UNREADABLE, ()
+        if agreed and not filters.is_over(agreed.end_s, self._clip.duration_s):
+            # The looks have moved it beyond what was sound.
+            agreed, reason = None, filters.NOT_OVER
         self._judge(task, claim, agreed, reason, looks)
         return agreed
 

@@ -39,7 +39,6 @@ _FILLERS = frozenset(
 _MIN_WORDS = 2
 _SAME_WORDS = 0.8
 _NEAR_S = 3.0
-# What ends later has no frame left on which it could be told.
 _LAST_S = 1.0
 
 
@@ -70,6 +69,11 @@ def agree(one: Span, other: Span, config: FilterConfig) -> bool:
     return near or iou(one, other) >= config.min_iou
 
 
+def is_over(end_s: float, duration_s: float) -> bool:
+    """Whether a frame of the clip is left to tell it on."""
+    return end_s <= duration_s - _LAST_S
+
+
 def sound(claims: Iterable[Claim], duration_s: float) -> list[tuple[Claim, str]]:
     """Each claim, cleaned, with the reason to reject it without another look, or ""."""
     judged: list[tuple[Claim, str]] = []
@@ -81,7 +85,7 @@ def sound(claims: Iterable[Claim], duration_s: float) -> list[tuple[Claim, str]]
             reason, cleaned = EMPTY, claim
         elif not 0 <= claim.start_s <= claim.end_s:
             reason = OUTSIDE
-        elif claim.end_s > duration_s - _LAST_S:
+        elif not is_over(claim.end_s, duration_s):
             reason = NOT_OVER if claim.start_s < duration_s else OUTSIDE
         elif any(_repeats(cleaned, other) for other in kept):
             reason = REPEATED
@@ -136,7 +140,7 @@ def sound_question(question: Question, duration_s: float) -> tuple[Question, str
     """With repeated answers joined, and the reason to reject it without another look, or ""."""
     answers: list[Answer] = []
     for answer in question.answers:
-        if not 0 <= answer.time_s <= duration_s - _LAST_S:
+        if answer.time_s < 0 or not is_over(answer.time_s, duration_s):
             return question, OUTSIDE
         if not answers or not same_answer(answers[-1].text, answer.text):
             answers.append(answer)
