@@ -1,6 +1,7 @@
 """What training and evaluation consume: kept frames with their rounds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,13 +21,43 @@ class Round:
     text: str = ""
 
 
+class TruthSizes(NamedTuple):
+    """Number of classes of each column of a `Truth`."""
+
+    seen: tuple[int, ...] = ()
+    acts: tuple[int, ...] = ()
+    asked: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What a simulator knows of T frames besides the replies, as classes that a reading head can be trained on.
+
+    seen: int64 [T, K], what is to be seen in each frame. acts: int64 [T, A], what is under way in it or just over,
+    asked for or not; class 0 is nothing. asked: int64 [Q], what the instruction asks for.
+    """
+
+    seen: np.ndarray
+    acts: np.ndarray
+    asked: np.ndarray
+    sizes: TruthSizes
+
+    @classmethod
+    def none(cls, num_frames: int) -> "Truth":
+        """Of frames of which nothing is known."""
+        empty = np.zeros((num_frames, 0), dtype=np.int64)
+        return cls(empty, empty, empty[0] if num_frames else empty.ravel(), TruthSizes())
+
+    def since(self, first: int) -> "Truth":
+        """Without the frames before `first`."""
+        return replace(self, seen=self.seen[first:], acts=self.acts[first:])
+
+
 @dataclass(frozen=True)
 class Sample:
     """A dialogue over consecutive kept frames of one stream under one instruction.
 
     frames: uint8 [T, H, W, 3] at the budget size; rounds: T of them, in time order.
-    truth: int64 [T, K], what is to be seen in each frame, for the auxiliary head; truth_sizes: number of
-    classes of each of the K columns.
     first_live: the first round after the instruction was given; the ones before are past, silent and not learnt.
     since: per round the index of the earliest round that its reply names (the beginning of a span); empty where
     every reply rests on its own round. held_out: what the training set never shows of this: layout, combination,
@@ -37,8 +68,7 @@ class Sample:
     instruction: str
     frames: np.ndarray
     rounds: tuple[Round, ...]
-    truth: np.ndarray
-    truth_sizes: tuple[int, ...]
+    truth: Truth
     source: str
     first_live: int = 0
     since: tuple[int, ...] = ()

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from models.data.sample import Round, Sample
+from models.data.sample import Round, Sample, Truth
 from models.training.loss import IGNORED
 from models.training.mistakes import with_mistakes
 from models.training.packing import Stretch
 from models.training.past_times import PastTimes
+from models.training.truth_heads import truth_batch
 from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat
 from models.vlm.positions import round_positions
@@ -30,7 +31,7 @@ class Example:
     labels: np.ndarray  # int64 [T]
     positions: np.ndarray  # int64 [3, T]
     frames: np.ndarray  # uint8 [rounds, H, W, 3]
-    truth: np.ndarray  # int64 [rounds, K]
+    truth: Truth
     decisions: np.ndarray  # int64 [rounds], the position whose next token is the round's state
     stretches: tuple[Stretch, ...]
     past_times: PastTimes | None = None
@@ -117,7 +118,9 @@ def _stretches(
 
 
 class SampleMaker(Protocol):
-    def __call__(self, seed: int, split: str, num_frames: int) -> Sample: ...
+    def __call__(self, seed: int, split: str, num_frames: int, *, drills: bool = False) -> Sample:
+        """`drills`: of tasks that ask for one thing in many more samples, in which it happens more often."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,7 @@ class ClipPlan:
     mistaken: float = 0.0
     window_rounds: int | None = None
     asks_past_times: bool = False
+    drills: bool = False
 
 
 class ExampleDataset(Dataset[Example]):
@@ -178,7 +182,7 @@ class ExampleDataset(Dataset[Example]):
         num_dropped = 0
         if num_rounds == max(plan.num_rounds) and rng.random() < plan.joined_late:
             num_dropped = int(rng.integers(1, plan.max_dropped + 1))
-        sample = self._make_sample(seed, self._split, num_rounds + num_dropped)
+        sample = self._make_sample(seed, self._split, num_rounds + num_dropped, drills=plan.drills)
         num_context = _num_context_rounds(plan, sample, num_dropped)
         share = rng.random() if rng.random() < plan.mistaken else 0.0
         sample, given = with_mistakes(drop_rounds(sample, num_dropped), share, rng)
@@ -209,7 +213,7 @@ def drop_rounds(sample: Sample, num_rounds: int) -> Sample:
         sample,
         frames=sample.frames[num_rounds:],
         rounds=sample.rounds[num_rounds:],
-        truth=sample.truth[num_rounds:],
+        truth=sample.truth.since(num_rounds),
         first_live=max(0, sample.first_live - num_rounds),
         since=tuple(since - num_rounds for since in sample.since[num_rounds:]),
     )
@@ -237,7 +241,7 @@ class Collator:
             "patches": torch.from_numpy(patches),
             "patch_grids": torch.tensor(grids),
             "decisions": torch.from_numpy(np.concatenate(decisions)),
-            "truth": torch.from_numpy(np.concatenate([one.truth for one in examples])),
+            "truth": truth_batch([one.truth for one in examples]),
         }
         asked = [one.past_times for one in examples if one.past_times is not None]
         if len(asked) == len(examples):

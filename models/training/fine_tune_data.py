@@ -12,7 +12,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from models.data.finding import FieldError, Finding
-from models.data.sample import Sample
+from models.data.sample import Sample, Truth
 from models.data.sessions import Session, SessionFile
 from models.data.video_frames import frame_grid
 from models.training.dataset import Collator, Example, make_example
@@ -147,8 +147,7 @@ class PackDataset(Dataset[list[Example]]):
             instruction=session.instruction,
             frames=np.stack([*self.file.frames(window.sample, session, self.pixels.budget, kept)]),
             rounds=session.rounds[kept],
-            truth=np.zeros((window.num_rounds, 0), dtype=np.int64),
-            truth_sizes=(),
+            truth=Truth.none(window.num_rounds),
             source="",
             since=tuple(since - window.first for since in session.since[kept]),
         )

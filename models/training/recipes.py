@@ -98,11 +98,16 @@ def tiny() -> ScratchRecipe:
             max_steps=600,
             batch_size=4,
             clips=ClipPlan(
-                num_rounds=(64,), joined_late=0.0, window_rounds=32, mistaken=0.5, asks_past_times=True
+                num_rounds=(64,),
+                joined_late=0.0,
+                window_rounds=32,
+                mistaken=0.5,
+                asks_past_times=True,
+                drills=True,
             ),
             learning_rate=6e-4,
             matrix_learning_rate=0.004,
-            truth_weight=0.4,
+            truth_weight=1.0,
         ),
         # Probabilities as they are: a balanced loss speaks too often, and no bias puts that right as well.
         loss=LossConfig(gamma=0.0, balance=None),

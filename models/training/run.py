@@ -171,7 +171,7 @@ class ScratchRun:
         def examples(split: str, length: int, clips: ClipPlan) -> ExampleDataset:
             return ExampleDataset(self._simulator.make_sample, split, length, clips, dialogue, pixels)
 
-        right = replace(recipe.clips, mistaken=0.0)
+        right = replace(recipe.clips, mistaken=0.0, drills=False)
         validation = examples("validation", recipe.num_validation_samples, right)
         collator = Collator(pixels)
         trainer = StreamoTrainer(
@@ -199,7 +199,7 @@ class ScratchRun:
     def _truth_shape(self) -> TruthShape:
         first = self._simulator.make_sample(0, "train", 1)
         num_tokens = self._recipe.budget.num_tokens(*first.frames.shape[1:3])
-        return TruthShape(first.truth_sizes, num_tokens)
+        return TruthShape(first.truth.sizes, num_tokens)
 
     def _optimizer(self, model: WarmUpModel | TrainingModel, plan: WarmUp | ScratchRecipe) -> Muon:
         recipe = self._recipe

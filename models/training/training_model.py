@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText
 
 from models.training.loss import IGNORED, Balance, weighted_token_losses
 from models.training.packing import PACKED_ATTENTION, Packing, Stretch
-from models.training.truth_heads import TRUTH_HEADS_FILE, TruthHeads, TruthShape
+from models.training.truth_heads import TRUTH_HEADS_FILE, TruthBatch, TruthHeads, TruthShape
 from models.vlm import vision_tower
 from models.vlm.last_layer import LastLayer, Wanted
 from models.vlm.model import FAMILIES
@@ -89,7 +89,7 @@ class TrainingModel(nn.Module):
         patch_grids: torch.Tensor,
         decisions: torch.Tensor,
         stretches: Sequence[Sequence[Stretch]],
-        truth: torch.Tensor | None = None,
+        truth: TruthBatch | None = None,
         time_places: torch.Tensor | None = None,
         past_times: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,

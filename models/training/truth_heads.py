@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.data.sample import Truth, TruthSizes
 from models.training.loss import IGNORED
 from models.training.past_times import NUM_CLASSES
 
@@ -17,13 +20,27 @@ TRUTH_HEADS_FILE = "truth_heads.safetensors"
 
 @dataclass(frozen=True)
 class TruthShape:
-    """What the truth heads are told about each frame.
+    """What the truth heads are told about each frame. `tokens_per_frame`: visual tokens, the same for every frame."""
 
-    `sizes`: classes of each column of the truth. `tokens_per_frame`: visual tokens, the same for every frame.
-    """
-
-    sizes: tuple[int, ...]
+    sizes: TruthSizes
     tokens_per_frame: int
+
+
+class TruthBatch(TypedDict):
+    """The truth of N frames of one or more examples: int64 [N, columns] each."""
+
+    seen: torch.Tensor
+    acts: torch.Tensor
+    asked: torch.Tensor
+
+
+def truth_batch(truths: Sequence[Truth]) -> TruthBatch:
+    asked = [np.broadcast_to(truth.asked, (len(truth.seen), len(truth.asked))) for truth in truths]
+    return TruthBatch(
+        seen=torch.from_numpy(np.concatenate([truth.seen for truth in truths])),
+        acts=torch.from_numpy(np.concatenate([truth.acts for truth in truths])),
+        asked=torch.from_numpy(np.concatenate(asked)),
+    )
 
 
 class TruthHead(nn.Module):
@@ -68,6 +85,9 @@ class TruthHeads(nn.Module):
     higher up: what was in the frame before, and what has come to be since (class 0: nothing has). Without the last
     two a model learns to go on with what it decided last, and not to compare: of two frames' features no single one
     says that they differ. Little changes from frame to frame, so in both what has changed weighs as much as all else.
+    `acts` and `asked`, from there too: what goes on, asked for or not, weighed likewise, and what the instruction asks
+    for. Only where the two are the same is there anything to tell, and what is asked for is rare: from states alone a
+    model learns to go by what happens, or to say nothing.
     `times`: letters of times that stand in the history, from the same height, see `PastTimes`: replies that name a time
     are too rare to learn from them alone how one is looked up.
     """
@@ -75,10 +95,13 @@ class TruthHeads(nn.Module):
     def __init__(self, shape: TruthShape, hidden_size: int) -> None:
         super().__init__()
         self.shape = shape
-        self.seen = TruthHead(shape.tokens_per_frame * hidden_size, shape.sizes)
-        self.read = TruthHead(hidden_size, shape.sizes)
-        self.before = TruthHead(hidden_size, shape.sizes)
-        self.changed = TruthHead(hidden_size, [1 + size for size in shape.sizes])
+        seen, acts, asked = shape.sizes
+        self.seen = TruthHead(shape.tokens_per_frame * hidden_size, seen)
+        self.read = TruthHead(hidden_size, seen)
+        self.before = TruthHead(hidden_size, seen)
+        self.changed = TruthHead(hidden_size, [1 + size for size in seen])
+        self.acts = TruthHead(hidden_size, acts)
+        self.asked = TruthHead(hidden_size, asked)
         self.times = TruthHead(hidden_size, [NUM_CLASSES, NUM_CLASSES])
 
     def forward(
@@ -86,23 +109,26 @@ class TruthHeads(nn.Module):
         visual: torch.Tensor,
         half_way: torch.Tensor,
         higher_up: torch.Tensor,
-        truth: torch.Tensor,
+        truth: TruthBatch,
         is_first: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """Losses by head, for N frames: visual [N * tokens, hidden], half_way and higher_up [N, hidden] where each
-        frame's state is decided, truth [N, columns]; is_first, bool [N]: the frame has none before it.
+        frame's state is decided; is_first, bool [N]: the frame has none before it.
         """
-        if len(visual) != len(truth) * self.shape.tokens_per_frame:
+        seen, acts, asked = truth["seen"], truth["acts"], truth["asked"]
+        if len(visual) != len(seen) * self.shape.tokens_per_frame:
             raise ValueError(
                 f"the truth heads need {self.shape.tokens_per_frame} tokens a frame; use one frame size"
             )
         losses = {
-            "seen": self.seen(visual.reshape(len(truth), -1), truth),
-            "read": self.read(_normed(half_way), truth),
+            "seen": self.seen(visual.reshape(len(seen), -1), seen),
+            "read": self.read(_normed(half_way), seen),
+            "acts": self.acts.balanced(_normed(higher_up), acts, acts != 0),
+            "asked": self.asked(_normed(higher_up), asked),
         }
         later = (~is_first).nonzero().flatten()
         if len(later):
-            features, now, before = _normed(higher_up[later]), truth[later], truth[later - 1]
+            features, now, before = _normed(higher_up[later]), seen[later], seen[later - 1]
             has_changed = now != before
             losses["before"] = self.before.balanced(features, before, has_changed)
             losses["changed"] = self.changed.balanced(features, (now + 1) * has_changed, has_changed)

@@ -66,7 +66,7 @@ class SeenFramesDataset(Dataset[SeenFrames]):
         plan = self._plan
         sample = self._make_sample(_FIRST_SEED + index, self._split, plan.clip_rounds)
         chosen = np.arange(plan.frames_per_clip) * plan.clip_rounds // plan.frames_per_clip
-        return SeenFrames(sample.frames[chosen], sample.truth[chosen])
+        return SeenFrames(sample.frames[chosen], sample.truth.seen[chosen])
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class WarmUpModel(nn.Module):
         self.vlm.model.visual.requires_grad_(True)
         self.config = vlm.config  # where Trainer looks for it
         self._tokens_per_frame = truth.tokens_per_frame
-        self.seen = TruthHead(truth.tokens_per_frame * vlm.config.text_config.hidden_size, truth.sizes)
+        self.seen = TruthHead(truth.tokens_per_frame * vlm.config.text_config.hidden_size, truth.sizes.seen)
         self.last_parts: dict[str, torch.Tensor] = {}
 
     def forward(

@@ -26,6 +26,18 @@ MAX_SPAN_ROUNDS = 24
 NEGATIVE_SHARE = 0.25
 LATE_SHARE = 0.4
 _THING_SHARE = 0.15
+_DRILLED = (
+    "narration",
+    "narration",
+    "action",
+    "event",
+    "event",
+    "event",
+    "grounding",
+    "grounding",
+    "qa",
+    "qa",
+)
 _HELD_OUT_INSTRUCTION_SHARE = 0.5
 _LATE_WORDING_SHARE = 0.5
 _ATTEMPTS = 6
@@ -87,29 +99,33 @@ def draw_clip(
     *,
     calm: float | None = None,
     start_ms: int | None = None,
+    drills: bool = False,
 ) -> Clip:
     """One clip, deterministic in its arguments; the same seed in two splits gives unrelated ones.
 
     It begins where nothing that is told has only just begun, in a place that may already hold people, a car, a
     parcel. task, sampler, calm (see `Director`) and start_ms (media time of the first frame): None draws them.
+    drills: of tasks that ask for one thing in many there are more clips, and what these ask for happens more often.
     """
     if num_frames < 1:
         raise ValueError(f"num_frames {num_frames}: must be at least 1")
     if task is not None and task not in TASKS:
         raise ValueError(f"task {task!r}: must be one of {', '.join(TASKS)}")
     rng = split_rng(split, seed, "clip")
-    chosen = task if task is not None else TASKS[int(rng.integers(len(TASKS)))]
+    tasks = _DRILLED if drills else TASKS
+    chosen = task if task is not None else tasks[int(rng.integers(len(tasks)))]
     sampling = sampler if sampler is not None else _draw_sampler(rng)
     negative = chosen not in ("narration", "qa") and rng.random() < NEGATIVE_SHARE
     asked_late = num_frames > 2 * _LATE_FRAMES[0] and rng.random() < LATE_SHARE
     begin_ms = start_ms if start_ms is not None else _draw_offset_ms(rng)
     for _ in range(_ATTEMPTS):
-        lively = calm if calm is not None else _draw_calm(rng)
-        script = _draw_script(rng, split, num_frames / sampling.min_fps, lively, begin_ms)
+        lively = calm if calm is not None else _draw_calm(rng, drills=drills)
+        wanted = _draw_wanted(rng, chosen, split) if drills and not negative else None
+        script = _draw_script(rng, split, num_frames / sampling.min_fps, lively, begin_ms, wanted)
         times_ms = tuple(keep_times(script, begin_ms, num_frames, sampling))
         first_live = int(rng.integers(*_late_frames(num_frames))) if asked_late else 0
         views = [script.view(time_ms) for time_ms in times_ms]
-        query = _draw_query(rng, chosen, split, script, views, times_ms, first_live, negative)
+        query = _draw_query(rng, chosen, split, script, views, times_ms, first_live, negative, wanted)
         if query is not None:
             break
     else:
@@ -152,11 +168,12 @@ def _draw_sampler(rng: np.random.Generator) -> SamplerConfig:
     return SAMPLERS[int(rng.choice(len(SAMPLERS), p=shares))][1]
 
 
-def _draw_calm(rng: np.random.Generator) -> float:
+def _draw_calm(rng: np.random.Generator, *, drills: bool) -> float:
     """Mostly lively, so that a clip holds something to learn; some with the long pauses of real places."""
     draw = rng.random()
-    if draw < 0.65:
-        return float(rng.uniform(0.6, 1.6))
+    share, livelier, calmer = (0.85, 0.4, 1.2) if drills else (0.65, 0.6, 1.6)
+    if draw < share:
+        return float(rng.uniform(livelier, calmer))
     return float(rng.uniform(1.6, 5.0)) if draw < 0.92 else float("inf")
 
 
@@ -171,10 +188,15 @@ def _draw_offset_ms(rng: np.random.Generator) -> int:
 
 
 def _draw_script(
-    rng: np.random.Generator, split: str, duration_s: float, calm: float, begin_ms: int
+    rng: np.random.Generator,
+    split: str,
+    duration_s: float,
+    calm: float,
+    begin_ms: int,
+    wanted: Query | None = None,
 ) -> Script:
     """Shifted so that `begin_ms` is a good moment to begin."""
-    script = Director(rng, split, calm).script(_LEAD_S + duration_s + 2)
+    script = Director(rng, split, calm, wanted).script(_LEAD_S + duration_s + 2)
     begins = [time_ms for time_ms in range(0, _LEAD_S * 1000, 100) if _can_begin(script, time_ms)]
     moment_ms = begins[int(rng.integers(len(begins)))] if begins else 0
     return script.shifted(begin_ms - moment_ms)
@@ -196,8 +218,10 @@ def _draw_query(
     times_ms: Sequence[int],
     first_live: int,
     negative: bool,
+    wanted: Query | None = None,
 ) -> Query | None:
-    """First what is asked, evenly, then of whom: colours must not crowd out the rest. None if nothing fits."""
+    """What is wanted, if it fits. Else first what is asked, evenly, then of whom: colours must not crowd out the rest.
+    None if nothing fits."""
     acts = script.told_acts
     everything = Query("event", TOLD_KINDS)
     told = [gold.slots for gold in gold_events(acts, views, times_ms, everything, first_live)]
@@ -225,12 +249,22 @@ def _draw_query(
         fitting = allowed
     if task == "narration" and not fitting:
         fitting = allowed
+    if wanted in fitting and _within_window(gold_events(acts, views, times_ms, wanted, first_live), times_ms):
+        return wanted
     while fitting:
         query = _draw_of_family(rng, fitting)
         if _within_window(gold_events(acts, views, times_ms, query, first_live), times_ms):
             return query
         fitting = [other for other in fitting if other != query]
     return None
+
+
+def _draw_wanted(rng: np.random.Generator, task: str, split: str) -> Query | None:
+    """What a clip to drill is to ask for; None for a task that asks for all there is, or for how things are."""
+    if task not in ("event", "grounding"):
+        return None
+    allowed = [query for query in queries(task) if split == "test" or not query.held_out]
+    return _draw_of_family(rng, [query for query in allowed if not query.thing])
 
 
 def _draw_of_family(rng: np.random.Generator, fitting: Sequence[Query]) -> Query:

@@ -8,7 +8,11 @@ import numpy as np
 from models.data.place.act import (
     CAR_KINDS,
     COLOURS,
+    DOOR_KINDS,
+    LIGHT_KINDS,
     LIGHTS,
+    PARCEL_KINDS,
+    PERSON_KINDS,
     SIDES,
     SPOTS,
     Act,
@@ -17,6 +21,7 @@ from models.data.place.act import (
 from models.data.place.layout import random_layout
 from models.data.place.look import Look
 from models.data.place.path import telling_share
+from models.data.place.query import Query
 from models.data.place.script import Script, Start, after
 from models.data.place.split import check_split, split_rng, weight
 
@@ -46,6 +51,26 @@ _PAUSES: dict[str, tuple[float, float]] = {
     "dog": (10.0, 60.0),
     "bird": (8.0, 50.0),
 }
+_KINDS_OF_LANE: dict[str, tuple[ActKind, ...]] = {
+    "yard": (ActKind.CAR_ARRIVES, ActKind.CAR_LEAVES),
+    "road": (ActKind.CAR_PASSES,),
+    "people": (),  # they hardly pause
+    "pavement": (ActKind.PERSON_WALKS_PAST,),
+    "door": DOOR_KINDS,
+    "light": LIGHT_KINDS,
+    "dog": (),
+    "bird": (),
+}
+# What brings a state about, or ends it.
+_KINDS_OF_STATE: dict[str, tuple[ActKind, ...]] = {
+    "car_at_gate": (ActKind.CAR_ARRIVES, ActKind.CAR_LEAVES),
+    "person_in_view": PERSON_KINDS,
+    "person_at": (ActKind.PERSON_STOPS, ActKind.PERSON_COMES_OUT, ActKind.PERSON_WALKS_AWAY),
+    "parcel_at_door": PARCEL_KINDS,
+    "light_on": LIGHT_KINDS,
+    "door_open": DOOR_KINDS,
+}
+_FAVOUR = 3.0
 _SWITCH_MIN_MS = 3_000
 # A door that stands open does so well apart from anybody's use of it.
 _DOOR_CLEAR_MS = 2_500
@@ -59,16 +84,22 @@ class Director:
     """Draws the acts of one script. The same generator state gives the same acts.
 
     `calm` stretches the pauses: 1 is ordinary life, large values leave long quiet stretches, infinity nothing
-    but animals and weather.
+    but animals and weather. `favoured`: what it asks for happens more often, and so does what is nearly that.
     """
 
-    def __init__(self, rng: np.random.Generator, split: str, calm: float = 1.0) -> None:
+    def __init__(
+        self, rng: np.random.Generator, split: str, calm: float = 1.0, favoured: Query | None = None
+    ) -> None:
         check_split(split)
         if calm <= 0:
             raise ValueError(f"calm {calm}: must be positive")
         self._rng = rng
         self._split = split
         self._calm = calm
+        self._favoured = favoured
+        self._favoured_kinds = frozenset[ActKind]()
+        if favoured is not None:
+            self._favoured_kinds = frozenset((*favoured.kinds, *_KINDS_OF_STATE.get(favoured.state, ())))
 
     def script(
         self, duration_s: float, *, place: Script | None = None, start: Start | None = None, start_ms: int = 0
@@ -139,7 +170,7 @@ class Director:
             else:
                 add(0.7, ActKind.PERSON_COMES_OUT, spot, away)
                 add(0.8, ActKind.PERSON_STOPS, spot, away)
-        weights = [share * weight(self._split, kind, colour) for share, kind, _, colour in choices]
+        weights = [share * self._weight(kind, colour, spot) for share, kind, spot, colour in choices]
         _, kind, spot, colour = choices[self._draw(weights)]
         return kind, spot, colour
 
@@ -166,7 +197,7 @@ class Director:
         """Whoever only passes: in no colour that is `present` meanwhile; animals, without that, have none."""
         time_ms = start_ms
         while (begin_ms := time_ms + self._pause_ms(lane)) < end_ms:
-            side = SIDES[int(self._rng.integers(2))]
+            side = SIDES[self._draw([self._weight(kind, "", side) for side in SIDES])]
             act = self._act(kind, begin_ms, "", side)
             if act.end_ms >= end_ms:
                 return
@@ -179,7 +210,7 @@ class Director:
 
     def _colour(self, kind: ActKind, taken: set[str]) -> str:
         """ "" if every colour that may do this is taken."""
-        weights = [0.0 if colour in taken else weight(self._split, kind, colour) for colour in COLOURS]
+        weights = [0.0 if colour in taken else self._weight(kind, colour) for colour in COLOURS]
         return COLOURS[self._draw(weights)] if any(weights) else ""
 
     def _door(self, start: Start, people: list[Act], start_ms: int, end_ms: int) -> Iterator[Act]:
@@ -213,8 +244,22 @@ class Director:
                 is_on, last_ms = not is_on, moment_ms
                 yield Act(ActKind.LIGHT_ON if is_on else ActKind.LIGHT_OFF, *(moment_ms,) * 3, place=place)
 
+    def _weight(self, kind: ActKind, colour: str, place: str = "") -> float:
+        """How likely this is beside the other choices; those that share more with what is favoured are likelier."""
+        share, favoured = weight(self._split, kind, colour) if colour else 1.0, self._favoured
+        if favoured is None:
+            return share
+        shared = (
+            kind in self._favoured_kinds,
+            colour and colour == favoured.colour,
+            place and place == favoured.place,
+        )
+        return share * _FAVOUR ** sum(map(bool, shared))
+
     def _pause_ms(self, lane: str) -> int:
         low, high = _PAUSES[lane]
+        if not self._favoured_kinds.isdisjoint(_KINDS_OF_LANE[lane]):
+            low, high = low / _FAVOUR, high / _FAVOUR
         calm = 1.0 if lane in ("dog", "bird") else self._calm
         return self._between_ms(low * calm, high * calm) if calm != float("inf") else 1 << 62
 

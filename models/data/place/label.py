@@ -170,8 +170,11 @@ def _tellings(
             yield replace(span, open_index=max(span.open_index, first_live))
 
 
-def _sightings(acts: Sequence[Act], times: list[int], query: Query) -> Iterator[tuple[Act, int, int | None]]:
-    """Each act that is asked for and seen under way, with the frames that single it out and show its end."""
+def sightings(
+    acts: Sequence[Act], times: Sequence[int], query: Query
+) -> Iterator[tuple[Act, int, int | None]]:
+    """Each act that is asked for and seen under way, with the indices of the frames that single it out and show its
+    end; the latter is None if no frame does."""
     for act in acts:
         if query.wants(act) and times[0] <= act.start_ms <= times[-1]:
             seen = bisect.bisect_left(times, act.telling_ms)
@@ -181,7 +184,7 @@ def _sightings(acts: Sequence[Act], times: list[int], query: Query) -> Iterator[
 
 
 def _told_acts(acts: Sequence[Act], times: list[int], query: Query, first_live: int) -> Iterator[_Telling]:
-    for act, seen, over in _sightings(acts, times, query):
+    for act, seen, over in sightings(acts, times, query):
         rank = _rank(act.kind, act.colour, act.place, act.start_ms)
         if query.task == "narration":
             if seen >= first_live:
@@ -193,7 +196,7 @@ def _told_acts(acts: Sequence[Act], times: list[int], query: Query, first_live: 
 
 
 def _act_spans(acts: Sequence[Act], times: list[int], query: Query) -> Iterator[_Telling]:
-    for act, seen, over in _sightings(acts, times, query):
+    for act, seen, over in sightings(acts, times, query):
         text = span_text(times[seen], times[over]) if over is not None else ""
         rank = _rank(act.kind, act.colour, act.place, act.start_ms)
         yield _Telling(seen, over, seen, text, act.start_ms, act.end_ms, rank)
@@ -217,7 +220,7 @@ def _switches(views: Sequence[View], times: list[int], query: Query, first_live:
     """Doors and lights: told on the frame that first shows them otherwise."""
     for index in range(max(first_live, 1), len(views)):
         before, now = views[index - 1], views[index]
-        for act in _switched(before, now, times[index]):
+        for act in switched(before, now, times[index]):
             # Whoever uses the door is told for what they do; `event` is asked for the door itself.
             used = act.kind in DOOR_KINDS and (before.door_in_use or now.door_in_use)
             if query.wants(act) and not (used and query.task == "narration"):
@@ -226,7 +229,8 @@ def _switches(views: Sequence[View], times: list[int], query: Query, first_live:
                 yield _Telling(index, index, index - 1, text, times[index], times[index], rank)
 
 
-def _switched(before: View, now: View, time_ms: int) -> Iterator[Act]:
+def switched(before: View, now: View, time_ms: int) -> Iterator[Act]:
+    """Doors and lights that the later of two frames, at `time_ms`, shows otherwise than the one before."""
     if before.door_open != now.door_open:
         kind = ActKind.DOOR_OPENS if now.door_open else ActKind.DOOR_CLOSES
         yield Act(kind, time_ms, time_ms, time_ms)

@@ -9,9 +9,9 @@ from models.data.place.clip import Clip, draw_clip
 from models.data.place.layout import PLACE_HEIGHT, PLACE_WIDTH
 from models.data.place.picture import draw
 from models.data.place.split import split_rng
-from models.data.place.truth import TRUTH_SIZES, truth_of
+from models.data.place.truth import TRUTH_SIZES, acts_of, asked_of, seen_of
 from models.data.place.view import View
-from models.data.sample import Sample
+from models.data.sample import Sample, Truth
 from models.vlm.frame_sampler import SamplerConfig
 
 SOURCE = "simulated place"
@@ -28,9 +28,11 @@ def make_sample(
     budget_hw: tuple[int, int] = (PLACE_HEIGHT, PLACE_WIDTH),
     task: str | None = None,
     sampler: SamplerConfig | None = None,
+    *,
+    drills: bool = False,
 ) -> Sample:
-    """One labelled clip, deterministic in its arguments. `task` None draws one of the five evenly."""
-    clip = draw_clip(seed, split, num_frames, task, sampler)
+    """One labelled clip, deterministic in its arguments, drawn as by `draw_clip`."""
+    clip = draw_clip(seed, split, num_frames, task, sampler, drills=drills)
     return clip_sample(clip, budget_hw, split_rng(split, seed, "camera"))
 
 
@@ -45,8 +47,12 @@ def clip_sample(
         instruction=clip.instruction,
         frames=pictures,
         rounds=clip.rounds,
-        truth=np.array([truth_of(view, layout) for view in clip.views], dtype=np.int64),
-        truth_sizes=TRUTH_SIZES,
+        truth=Truth(
+            seen=np.array([seen_of(view, layout) for view in clip.views], dtype=np.int64),
+            acts=acts_of(clip.script.told_acts, clip.views, clip.times_ms),
+            asked=np.array(asked_of(clip.query), dtype=np.int64),
+            sizes=TRUTH_SIZES,
+        ),
         source=SOURCE,
         first_live=clip.first_live,
         since=clip.since,

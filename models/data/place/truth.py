@@ -1,8 +1,27 @@
-"""What is to be seen in one frame, as classes that a reading head can be trained on."""
+"""What is to be seen, what goes on and what is asked, as classes that a reading head can be trained on."""
 
-from models.data.place.act import COLOURS, LIGHTS
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.data.place.act import (
+    CAR_KINDS,
+    COLOURS,
+    DOOR_KINDS,
+    LIGHT_KINDS,
+    LIGHTS,
+    PERSON_KINDS,
+    PLACES,
+    SIDES,
+    SPOTS,
+    TOLD_KINDS,
+    Act,
+)
+from models.data.place.label import sightings, switched
 from models.data.place.layout import PERSON_WIDTH, PLACE_HEIGHT, PLACE_WIDTH, Layout
+from models.data.place.query import ABSENT_THINGS, QUESTIONS, STATES, TASKS, Query
 from models.data.place.view import Car, Person, View
+from models.data.sample import TruthSizes
 
 CELL_ROWS, CELL_COLS = 4, 5
 _CELL_WIDTH, _CELL_HEIGHT = PLACE_WIDTH / CELL_COLS, PLACE_HEIGHT / CELL_ROWS
@@ -12,8 +31,8 @@ _MIN_AREA = 48.0
 # Of a cell: nothing, a person of each colour, a car of each colour; the one with most of it in the cell.
 _CELL_CLASSES = 1 + 2 * len(COLOURS)
 
-# Name -> number of classes. Each can be told from its frame alone.
-TRUTH_COLUMNS: dict[str, int] = {
+# Name -> number of classes, as are the next two. Each of these can be told from its frame alone.
+SEEN_COLUMNS: dict[str, int] = {
     **{f"cell_{row}_{col}": _CELL_CLASSES for row in range(CELL_ROWS) for col in range(CELL_COLS)},
     "num_people": MAX_PEOPLE + 1,
     # Nobody, or who it is, by colour.
@@ -28,11 +47,54 @@ TRUTH_COLUMNS: dict[str, int] = {
     **{f"light_{place}": 2 for place in LIGHTS},
     "door_open": 2,
 }
-TRUTH_SIZES = tuple(TRUTH_COLUMNS.values())
+_LASTING_KINDS = (*CAR_KINDS, *PERSON_KINDS)
+# Of an act: not to be seen, under way, just over. Its colour and place are classes of their own, 0 without it.
+ACT_COLUMNS: dict[str, int] = {
+    **dict.fromkeys(_LASTING_KINDS, 3),
+    **{f"{kind}_colour": 1 + len(COLOURS) for kind in _LASTING_KINDS},
+    **{f"{kind}_place": 1 + len(PLACES[kind]) for kind in _LASTING_KINDS if kind in PLACES},
+    **dict.fromkeys(DOOR_KINDS, 2),
+    **{f"{kind}_{place}": 2 for kind in LIGHT_KINDS for place in LIGHTS},
+}
+_ASKED_CLASSES: dict[str, tuple[str, ...]] = {
+    "task": TASKS,
+    "colour": ("", *COLOURS),
+    "place": ("", *dict.fromkeys((*SPOTS, *LIGHTS, *SIDES))),
+    "state": ("", *STATES),
+    "question": ("", *QUESTIONS),
+    "thing": ("", *ABSENT_THINGS),
+}
+ASKED_COLUMNS: dict[str, int] = {
+    **{name: len(classes) for name, classes in _ASKED_CLASSES.items()},
+    **dict.fromkeys(TOLD_KINDS, 2),
+}
+TRUTH_SIZES = TruthSizes(*(tuple(columns.values()) for columns in (SEEN_COLUMNS, ACT_COLUMNS, ASKED_COLUMNS)))
 
 
-def truth_of(view: View, layout: Layout) -> tuple[int, ...]:
-    """One class per column of TRUTH_COLUMNS."""
+def asked_of(query: Query) -> tuple[int, ...]:
+    """One class per column of ASKED_COLUMNS."""
+    named = (classes.index(getattr(query, name)) for name, classes in _ASKED_CLASSES.items())
+    return (*named, *(int(kind in query.kinds) for kind in TOLD_KINDS))
+
+
+def acts_of(acts: Sequence[Act], views: Sequence[View], times_ms: Sequence[int]) -> np.ndarray:
+    """int64 [frames, columns]: one class per column of ACT_COLUMNS for each of the kept frames."""
+    rows = [dict.fromkeys(ACT_COLUMNS, 0) for _ in times_ms]
+    for act, seen, over in sightings(acts, times_ms, Query("action", TOLD_KINDS)):
+        for index in range(seen, len(rows) if over is None else over + 1):
+            row = rows[index]
+            row[act.kind] = 2 if index == over else 1
+            row[f"{act.kind}_colour"] = 1 + COLOURS.index(act.colour)
+            if act.kind in PLACES:
+                row[f"{act.kind}_place"] = 1 + PLACES[act.kind].index(act.place)
+    for index in range(1, len(rows)):
+        for act in switched(views[index - 1], views[index], times_ms[index]):
+            rows[index][f"{act.kind}_{act.place}" if act.place else act.kind] = 1
+    return np.array([list(row.values()) for row in rows], dtype=np.int64)
+
+
+def seen_of(view: View, layout: Layout) -> tuple[int, ...]:
+    """One class per column of SEEN_COLUMNS."""
     cells = [0] * (CELL_ROWS * CELL_COLS)
     areas = [_MIN_AREA] * len(cells)
     things: tuple[Person | Car, ...] = (*view.people, *view.cars)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.data.sample import Round, Sample
+from models.data.sample import Round, Sample, Truth, TruthSizes
 from models.training.dataset import ClipPlan, SampleMaker
 from models.training.recipes import ScratchRecipe
 from models.training.scratch_model import write_random_checkpoint
@@ -17,7 +17,7 @@ from tests.support.least_architecture import LEAST_ARCHITECTURE
 from tests.support.tiny_models import FAMILY_NAMES, FamilyName, write_tiny_model
 
 
-def make_square_sample(seed: int, split: str, num_frames: int) -> Sample:
+def make_square_sample(seed: int, split: str, num_frames: int, *, drills: bool = False) -> Sample:
     """The smallest world: a frame is dark, or bright, or bright just over, which is told."""
     rng = np.random.default_rng((seed, len(split)))
     bright = rng.integers(0, 2, num_frames).astype(bool)
@@ -27,14 +27,14 @@ def make_square_sample(seed: int, split: str, num_frames: int) -> Sample:
         state = State.STANDBY if on else State.RESPONSE if was_on else State.SILENCE
         text = "it was bright" if state is State.RESPONSE else ""
         rounds.append(Round(index * 1000, index * 1000 + 1000, state, text))
+    acts = np.array([[round_.state] for round_ in rounds], dtype=np.int64)
     frames = np.where(bright, 250, 5).astype(np.uint8)[:, None, None, None]
     return Sample(
         task="event",
         instruction="Tell me when it was bright.",
         frames=np.broadcast_to(frames, (num_frames, 28, 56, 3)).copy(),
         rounds=tuple(rounds),
-        truth=bright.astype(np.int64)[:, None],
-        truth_sizes=(2,),
+        truth=Truth(bright.astype(np.int64)[:, None], acts, np.array([1]), TruthSizes((2,), (3,), (2,))),
         source="test",
     )
 

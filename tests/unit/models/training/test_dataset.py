@@ -130,7 +130,9 @@ def test_what_a_window_that_slid_teaches(
     make_sample: SampleMaker, dialogue: Dialogue, pixels: PixelFormat
 ) -> None:
     def of_task(task: str, first_live: int) -> SampleMaker:
-        return lambda seed, split, n: replace(make_sample(seed, split, n), task=task, first_live=first_live)
+        return lambda seed, split, n, *, drills=False: replace(
+            make_sample(seed, split, n), task=task, first_live=first_live
+        )
 
     plan = ClipPlan((6,), joined_late=1.0, max_dropped=1, overlap_rounds=2, full_rounds=4)
 
@@ -157,7 +159,10 @@ def test_a_batch_is_its_examples_one_behind_the_other(
     assert batch["position_ids"][:, 0, length:].tolist() == second.positions.tolist()
     assert batch["decisions"].tolist() == [*first.decisions, *(length + second.decisions)]
     assert batch["patches"].shape == (6 * 8, 588) and len(batch["patch_grids"]) == 6
-    assert torch.equal(batch["truth"], torch.from_numpy(np.concatenate([e.truth for e in examples])))
+    assert torch.equal(
+        batch["truth"]["seen"], torch.from_numpy(np.concatenate([e.truth.seen for e in examples]))
+    )
+    assert all(len(rows) == len(batch["decisions"]) for rows in batch["truth"].values())
 
 
 def test_text_on_silence_is_refused(

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.data.sample import Round, Sample
+from models.data.sample import Round, Sample, Truth
 from models.training.dataset import make_example
 from models.training.loss import IGNORED
 from models.training.mistakes import with_mistakes
@@ -20,8 +20,7 @@ def sample_of(states: str, task: str = "event", first_live: int = 0) -> Sample:
         for n, letter in enumerate(states)
     ]
     frames = np.zeros((len(states), 28, 56, 3), dtype=np.uint8)
-    truth = np.zeros((len(states), 1), dtype=np.int64)
-    return Sample(task, "Tell me.", frames, tuple(rounds), truth, (2,), "test", first_live)
+    return Sample(task, "Tell me.", frames, tuple(rounds), Truth.none(len(states)), "test", first_live)
 
 
 def written(rounds: tuple[Round, ...]) -> str:

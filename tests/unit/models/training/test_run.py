@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from models.data.sample import Sample
+from models.data.sample import Sample, TruthSizes
 from models.training.accuracy import teacher_forced_accuracy
 from models.training.checkpoints import export_checkpoint, newest_checkpoint
 from models.training.dataset import Collator, SampleMaker, make_example
@@ -29,7 +29,7 @@ def make_model(model_dir: Path, dialogue: Dialogue, **loss: object) -> TrainingM
         vlm,
         dialogue.state_token_ids,
         LossConfig(**loss),  # type: ignore[arg-type]
-        TruthShape(sizes=(2,), tokens_per_frame=2),
+        TruthShape(TruthSizes((2,), (3,), (2,)), tokens_per_frame=2),
         trims_last_layer=True,
     )
 
@@ -68,11 +68,11 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     # Seeds of the second batch of the tower's lessons, and of the second of the main part.
     to_end_at = {1_000_000_002, 2}
 
-    def killing_sample(seed: int, split: str, num_frames: int) -> Sample:
+    def killing_sample(seed: int, split: str, num_frames: int, *, drills: bool = False) -> Sample:
         if split == "train" and seed in to_end_at:
             to_end_at.remove(seed)
             os.kill(os.getpid(), signal.SIGTERM)
-        return make_sample(seed, split, num_frames)
+        return make_sample(seed, split, num_frames, drills=drills)
 
     run = ScratchRun(recipe, broken, simulator=Simulator(killing_sample, 0))
     run.train()
@@ -106,11 +106,11 @@ def test_a_second_pass_goes_on_with_what_the_first_has_taught(
     two_passes = replace(recipe, second_pass=second)
     to_end_at = [4]  # in the second pass, whose first samples are those of the first
 
-    def killing_sample(seed: int, split: str, num_frames: int) -> Sample:
+    def killing_sample(seed: int, split: str, num_frames: int, *, drills: bool = False) -> Sample:
         if (tmp_path / "taught").exists() and split == "train" and seed in to_end_at:
             to_end_at.remove(seed)
             os.kill(os.getpid(), signal.SIGTERM)
-        return make_sample(seed, split, num_frames)
+        return make_sample(seed, split, num_frames, drills=drills)
 
     run = ScratchRun(two_passes, tmp_path, simulator=Simulator(killing_sample, 0))
     run.train()

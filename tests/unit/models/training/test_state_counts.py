@@ -14,7 +14,7 @@ from models.vlm.state import State
 def test_counts_are_of_all_that_the_steps_learn(recipe: ScratchRecipe, make_sample: SampleMaker) -> None:
     taught = np.zeros(3, dtype=int)
 
-    def counting(seed: int, split: str, num_frames: int) -> Sample:
+    def counting(seed: int, split: str, num_frames: int, *, drills: bool = False) -> Sample:
         sample = make_sample(seed, split, num_frames)
         states = [one.state for one in sample.rounds]
         taught[:] += [states.count(state) for state in State]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from models.data.sample import Round, Sample
+from models.data.sample import Round, Sample, Truth, TruthSizes
 from models.training.dataset import Collator, Example, make_example
 from models.training.loss import IGNORED, state_focal_loss
 from models.training.training_model import LossConfig, TrainingModel
@@ -20,6 +20,8 @@ from models.vlm.state import State
 from models.vlm.streamo_config import StreamoConfig
 from tests.support.tiny_chats import hf_pixels
 from tests.support.tiny_models import write_tiny_model
+
+SIZES = TruthSizes((3, 3, 3, 3), (3, 3), (2,))
 
 
 def random_sample(pixels: PixelFormat, num_rounds: int, seed: int) -> Sample:
@@ -34,8 +36,9 @@ def random_sample(pixels: PixelFormat, num_rounds: int, seed: int) -> Sample:
             Round(1000 * i, 1000 * i + 1000, state, "A red car." if state is State.RESPONSE else "")
             for i, state in enumerate(states)
         ),
-        truth=rng.integers(0, 3, (num_rounds, 4)),
-        truth_sizes=(3, 3, 3, 3),
+        truth=Truth(
+            rng.integers(0, 3, (num_rounds, 4)), rng.integers(0, 3, (num_rounds, 2)), np.array([1]), SIZES
+        ),
         source="test",
     )
 
@@ -49,6 +52,10 @@ def load_parts(model_dir: Path) -> tuple[Dialogue, PixelFormat, list[Example]]:
         pixels,
         [make_example(sample, dialogue, pixels, asks_past_times=True) for sample in samples],
     )
+
+
+def with_seen(example: Example, seen: np.ndarray) -> Example:
+    return replace(example, truth=replace(example.truth, seen=seen))
 
 
 def make_model(
@@ -91,7 +98,7 @@ def test_a_packed_batch_has_the_loss_of_hugging_faces_model(family_dir: Path, tr
 def test_trimming_the_last_layer_changes_no_gradient(family_dir: Path) -> None:
     dialogue, pixels, examples = load_parts(family_dir)
     batch = Collator(pixels)(examples)
-    truth = TruthShape(sizes=(3, 3, 3, 3), tokens_per_frame=6)
+    truth = TruthShape(SIZES, tokens_per_frame=6)
     if "qwen3" in str(family_dir):
         truth = None  # the heads are for models that are trained from nothing
     gradients = []
@@ -108,7 +115,7 @@ def test_trimming_the_last_layer_changes_no_gradient(family_dir: Path) -> None:
 def test_times_are_asked_where_the_history_tells_one(tmp_path: Path) -> None:
     write_tiny_model(tmp_path, "qwen2_5_vl")
     dialogue, pixels, examples = load_parts(tmp_path)
-    model = make_model(tmp_path, dialogue, truth=TruthShape(sizes=(3, 3, 3, 3), tokens_per_frame=6))
+    model = make_model(tmp_path, dialogue, truth=TruthShape(SIZES, tokens_per_frame=6))
     model.eval()
 
     def loss(which: Sequence[Example]) -> float:
@@ -134,7 +141,7 @@ def test_times_are_asked_where_the_history_tells_one(tmp_path: Path) -> None:
 def test_a_frame_is_compared_with_the_one_before_it_in_its_own_example(tmp_path: Path) -> None:
     write_tiny_model(tmp_path, "qwen2_5_vl")
     dialogue, pixels, examples = load_parts(tmp_path)
-    model = make_model(tmp_path, dialogue, truth=TruthShape(sizes=(3, 3, 3, 3), tokens_per_frame=6))
+    model = make_model(tmp_path, dialogue, truth=TruthShape(SIZES, tokens_per_frame=6))
     model.eval()
 
     def losses(which: Sequence[Example]) -> dict[str, torch.Tensor]:
@@ -142,15 +149,15 @@ def test_a_frame_is_compared_with_the_one_before_it_in_its_own_example(tmp_path:
             model(**Collator(pixels)(which))
         return {name: model.last_parts[name] for name in ("before", "changed")}
 
-    first, second = (replace(one, truth=np.zeros_like(one.truth)) for one in examples)
+    first, second = (with_seen(one, np.zeros_like(one.truth.seen)) for one in examples)
     # All alike within each: between the two nothing is compared, or this would count as a change.
-    other = replace(second, truth=np.full_like(second.truth, 2))
+    other = with_seen(second, np.full_like(second.truth.seen, 2))
     for name, loss in losses([first, other]).items():
         parts = [losses([one])[name] * (len(one.frames) - 1) for one in (first, other)]
         torch.testing.assert_close(loss, sum(parts) / (len(first.frames) + len(other.frames) - 2))
     # A single change among many weighs as much as all that stayed.
-    moved = replace(second, truth=second.truth.copy())
-    moved.truth[-1, 0] = 1
+    moved = with_seen(second, second.truth.seen.copy())
+    moved.truth.seen[-1, 0] = 1
     for name, loss in losses([moved]).items():
         assert loss > 1.2 * losses([second])[name]
 

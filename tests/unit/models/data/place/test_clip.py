@@ -11,7 +11,7 @@ from models.data.place.instruction import find_query, wordings
 from models.data.place.query import TASKS
 from models.data.place.simulated import make_sample
 from models.data.place.split import HELD_OUT_COMBINATIONS, SPLITS
-from models.data.place.truth import TRUTH_COLUMNS, TRUTH_SIZES
+from models.data.place.truth import TRUTH_SIZES
 from models.vlm.frame_sampler import SamplerConfig
 from models.vlm.state import State
 
@@ -19,7 +19,7 @@ from models.vlm.state import State
 def test_sample_is_deterministic_and_differs_between_splits():
     first, again = make_sample(4, "train"), make_sample(4, "train")
     assert first.instruction == again.instruction and first.rounds == again.rounds
-    assert np.array_equal(first.frames, again.frames) and np.array_equal(first.truth, again.truth)
+    assert np.array_equal(first.frames, again.frames) and np.array_equal(first.truth.seen, again.truth.seen)
     clips = [make_sample(4, split).frames.tobytes() for split in SPLITS]
     assert len(set(clips)) == len(SPLITS)
 
@@ -32,8 +32,10 @@ def test_sample_is_well_formed(task):
         find_query(task, sample.instruction)
         assert sample.frames.shape == (12, 112, 140, 3) and sample.frames.dtype == np.uint8
         assert len(sample.rounds) == len(sample.since) == 12 and 0 <= sample.first_live < 12
-        assert sample.truth.shape == (12, len(TRUTH_COLUMNS)) and sample.truth_sizes == TRUTH_SIZES
-        assert (sample.truth >= 0).all() and (sample.truth < np.array(TRUTH_SIZES)).all()
+        truth = sample.truth
+        assert truth.sizes == TRUTH_SIZES and len(truth.seen) == len(truth.acts) == 12
+        for rows, sizes in zip((truth.seen, truth.acts, truth.asked[None]), TRUTH_SIZES, strict=True):
+            assert rows.shape[1] == len(sizes) and (rows >= 0).all() and (rows < np.array(sizes)).all()
         assert all(a.end_ms == b.start_ms for a, b in itertools.pairwise(sample.rounds))
 
 

@@ -1,13 +1,17 @@
 import numpy as np
 
-from models.data.place.act import COLOURS, ActKind
+from models.data.place.act import CAR_KINDS, COLOURS, PERSON_KINDS, TOLD_KINDS, ActKind
+from models.data.place.clip import draw_clip
+from models.data.place.label import label
+from models.data.place.query import TASKS, Query, queries
 from models.data.place.script import Start
-from models.data.place.truth import TRUTH_COLUMNS, truth_of
+from models.data.place.truth import ACT_COLUMNS, ASKED_COLUMNS, SEEN_COLUMNS, acts_of, asked_of, seen_of
+from models.vlm.state import State
 from tests.support.place_scripts import act_of, layout_of, random_script, script_of
 
 
 def truth(script, time_ms):
-    return dict(zip(TRUTH_COLUMNS, truth_of(script.view(time_ms), script.layout), strict=True))
+    return dict(zip(SEEN_COLUMNS, seen_of(script.view(time_ms), script.layout), strict=True))
 
 
 def test_truth_says_what_is_where():
@@ -26,15 +30,43 @@ def test_truth_says_what_is_where():
     # Half way, the passing car is in the middle of the road.
     assert seen["cell_3_2"] == 1 + len(COLOURS) + COLOURS.index("blue")
     assert seen["cell_0_0"] == 0
-    assert truth(script_of(), 0) == dict.fromkeys(TRUTH_COLUMNS, 0)
+    assert truth(script_of(), 0) == dict.fromkeys(SEEN_COLUMNS, 0)
 
 
 def test_every_class_that_can_be_seen_occurs():
     scripts = [random_script(seed, "train", 60, 0.5) for seed in range(60)]
-    rows = [truth_of(s.view(t), s.layout) for s in scripts for t in range(0, 60_000, 400)]
+    rows = [seen_of(s.view(t), s.layout) for s in scripts for t in range(0, 60_000, 400)]
     columns = np.array(rows).T
-    for (name, size), column in zip(TRUTH_COLUMNS.items(), columns, strict=True):
+    for (name, size), column in zip(SEEN_COLUMNS.items(), columns, strict=True):
         if not name.startswith("cell_"):
             assert set(column) == set(range(size)), name
     for row, col in ((1, 1), (2, 4), (3, 2)):
         assert len(set(columns[row * 5 + col])) >= 6
+
+
+def test_what_goes_on_is_what_the_labels_tell():
+    everything = Query("event", TOLD_KINDS)
+    told = set()
+    for seed in range(12):
+        clip = draw_clip(seed, "train", 40, calm=0.6)
+        rounds = label(clip.script.told_acts, clip.views, clip.times_ms, everything)
+        rows = acts_of(clip.script.told_acts, clip.views, clip.times_ms)
+        for round_, row in zip(rounds, rows, strict=True):
+            acts = {name: int(value) for name, value in zip(ACT_COLUMNS, row, strict=True) if value}
+            lasting = [acts[kind] for kind in (*CAR_KINDS, *PERSON_KINDS) if kind in acts]
+            switched = [name for name in acts if name.startswith(("door", "light"))]
+            assert (round_.state is State.RESPONSE) == (2 in lasting or bool(switched))
+            assert round_.state is not State.STANDBY or 1 in lasting
+            assert len(round_.text.split("; ")) >= lasting.count(2) + len(switched) or not round_.text
+            # Who does it and where stands beside every act, and beside nothing else.
+            for kind in (*CAR_KINDS, *PERSON_KINDS):
+                assert (kind in acts) == (f"{kind}_colour" in acts)
+                assert f"{kind}_place" not in ACT_COLUMNS or (kind in acts) == (f"{kind}_place" in acts)
+            told |= set(acts)
+    assert told == set(ACT_COLUMNS)
+
+
+def test_no_two_queries_ask_the_same():
+    asked = [asked_of(query) for task in TASKS for query in queries(task)]
+    assert len(set(asked)) == len(asked)
+    assert all(0 <= a < size for row in asked for a, size in zip(row, ASKED_COLUMNS.values(), strict=True))
