@@ -197,7 +197,7 @@ class Director:
         """Whoever only passes: in no colour that is `present` meanwhile; animals, without that, have none."""
         time_ms = start_ms
         while (begin_ms := time_ms + self._pause_ms(lane)) < end_ms:
-            side = SIDES[self._draw([self._weight(kind, "", side) for side in SIDES])]
+            side = SIDES[int(self._rng.integers(2))]
             act = self._act(kind, begin_ms, "", side)
             if act.end_ms >= end_ms:
                 return
