@@ -162,6 +162,35 @@ def test_a_frame_is_compared_with_the_one_before_it_in_its_own_example(tmp_path:
         assert loss > 1.2 * losses([second])[name]
 
 
+def test_what_goes_on_and_what_is_asked_are_read_where_the_state_is_decided(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path, "qwen2_5_vl")
+    dialogue, pixels, examples = load_parts(tmp_path)
+    model = make_model(tmp_path, dialogue, truth=TruthShape(SIZES, tokens_per_frame=6))
+    model.eval()
+
+    def losses(which: Sequence[Example]) -> dict[str, float]:
+        with torch.no_grad():
+            model(**Collator(pixels)(which))
+        return {name: float(part) for name, part in model.last_parts.items()}
+
+    def with_truth(example: Example, **rows: np.ndarray) -> Example:
+        return replace(example, truth=replace(example.truth, **rows))
+
+    first, second = (with_truth(one, acts=np.zeros_like(one.truth.acts)) for one in examples)
+    still = losses([first, second])
+    other = losses([with_truth(first, asked=np.array([0])), second])
+    assert [name for name in still if other[name] != pytest.approx(still[name], rel=1e-6)] == ["asked"]
+    # What is asked counts in every round of its example.
+    alone = [losses([one])["asked"] * len(one.frames) for one in (first, second)]
+    assert still["asked"] == pytest.approx(sum(alone) / (len(first.frames) + len(second.frames)), rel=1e-5)
+    # One act weighs as much as all that does not go on: no sixteenth of the mean.
+    acts = np.zeros_like(second.truth.acts)
+    acts[-1, 0] = 2
+    once = losses([first, with_truth(second, acts=acts)])
+    assert [name for name in still if once[name] != pytest.approx(still[name], rel=1e-6)] == ["acts"]
+    assert once["acts"] > 1.3 * still["acts"]
+
+
 def test_a_saved_model_is_a_checkpoint_of_its_family(family_dir: Path, tmp_path: Path) -> None:
     dialogue, pixels, examples = load_parts(family_dir)
     model = make_model(family_dir, dialogue, trims_last_layer=True)

@@ -92,6 +92,22 @@ def test_what_a_split_shows_and_asks():
         assert table(balances(clips)).count("\n") == 2 + len(TASKS)
 
 
+def test_what_drills_ask_for_happens_more_often():
+    for task, times in (("event", 1.5), ("grounding", 1.1)):
+        told = {
+            drills: [draw_clip(seed, "train", 48, task, drills=drills) for seed in range(40)]
+            for drills in (False, True)
+        }
+        plain, drilled = (sum(len(clip.golds) for clip in told[drills]) for drills in (False, True))
+        assert drilled > times * plain, task
+        # Some still ask in vain, and nothing is shown or asked that only the test set may show.
+        in_vain = sum(not clip.golds for clip in told[True])
+        assert 4 <= in_vain <= 16, task
+        assert not any(clip.held_out for clip in told[True])
+    tasks = [draw_clip(seed, "train", 6, drills=True).task for seed in range(150)]
+    assert set(tasks) == set(TASKS) and tasks.count("event") > 1.5 * tasks.count("action")
+
+
 def test_long_streams_ask_only_what_a_window_can_answer():
     for seed, task in enumerate(("grounding", "grounding", "action", "event", "qa", "grounding")):
         clip = draw_clip(seed, "test", 400, task, calm=(0.6, 8.0)[seed % 2])
