@@ -15,6 +15,7 @@ from models.training.loss import IGNORED
 from models.training.mistakes import with_mistakes
 from models.training.packing import Stretch
 from models.training.past_times import PastTimes
+from models.training.question import InstructionMaker, Question, question_batch
 from models.training.truth_heads import truth_batch
 from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat
@@ -34,8 +35,12 @@ class Example:
     truth: Truth
     decisions: np.ndarray  # int64 [rounds], the position whose next token is the round's state
     stretches: tuple[Stretch, ...]
+    num_pinned: int
+    """Tokens up to the end of the instruction."""
     past_times: PastTimes | None = None
     """None: not asked for."""
+    questions: tuple[Question, ...] = ()
+    """Read beside it; they have nothing to do with it."""
 
 
 def make_example(
@@ -90,6 +95,7 @@ def make_example(
         frames=sample.frames,
         truth=sample.truth,
         decisions=np.asarray(decisions, dtype=np.int64),
+        num_pinned=len(prefix),
         stretches=_stretches(starts, [*steps[:-1], len(token_ids)], positions[0], window_rounds),
         past_times=(
             PastTimes.of(dialogue, given or sample.rounds, starts, window_rounds) if asks_past_times else None
@@ -147,6 +153,7 @@ class ClipPlan:
     window_rounds: int | None = None
     asks_past_times: bool = False
     drills: bool = False
+    num_questions: int = 0
 
 
 class ExampleDataset(Dataset[Example]):
@@ -161,8 +168,11 @@ class ExampleDataset(Dataset[Example]):
         dialogue: Dialogue,
         pixels: PixelFormat,
         first_seed: int = 0,
+        make_instruction: InstructionMaker | None = None,
     ) -> None:
+        """`make_instruction`: needed where the plan has questions."""
         self._make_sample = make_sample
+        self._make_instruction = make_instruction
         self._split = split
         self._length = length
         self._plan = plan
@@ -186,7 +196,7 @@ class ExampleDataset(Dataset[Example]):
         num_context = _num_context_rounds(plan, sample, num_dropped)
         share = rng.random() if rng.random() < plan.mistaken else 0.0
         sample, given = with_mistakes(drop_rounds(sample, num_dropped), share, rng)
-        return make_example(
+        example = make_example(
             sample,
             self._dialogue,
             self._pixels,
@@ -195,6 +205,15 @@ class ExampleDataset(Dataset[Example]):
             plan.window_rounds,
             asks_past_times=plan.asks_past_times,
         )
+        return replace(example, questions=self._questions(plan.num_questions, rng))
+
+    def _questions(self, num_questions: int, rng: np.random.Generator) -> tuple[Question, ...]:
+        if not num_questions:
+            return ()
+        make_instruction = self._make_instruction
+        if make_instruction is None:
+            raise ValueError("num_questions: needs a maker of instructions")
+        return tuple(Question.draw(make_instruction, self._dialogue, rng) for _ in range(num_questions))
 
 
 def _num_context_rounds(plan: ClipPlan, sample: Sample, num_dropped: int) -> int:
@@ -226,23 +245,35 @@ class Collator:
     pixels: PixelFormat
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
-        lengths = [len(example.token_ids) for example in examples]
-        starts = np.cumsum([0, *lengths[:-1]])
+        questions = [question for example in examples for question in example.questions]
+        token_ids = [one.token_ids for one in (*examples, *questions)]
+        lengths = [len(ids) for ids in token_ids]
+        all_starts = np.cumsum([0, *lengths[:-1]])
+        starts = all_starts[: len(examples)]
+        unlearnt = np.full(sum(lengths[len(examples) :]), IGNORED)
         patches, grids = self.pixels.patchify_all([frame for example in examples for frame in example.frames])
         decisions = [start + example.decisions for start, example in zip(starts, examples, strict=True)]
+        positions = [one.positions for one in examples]
+        positions += [np.tile(np.arange(len(one.token_ids)), (3, 1)) for one in questions]
         batch: dict[str, Any] = {
-            "input_ids": torch.from_numpy(np.concatenate([one.token_ids for one in examples]))[None],
-            "labels": torch.from_numpy(np.concatenate([one.labels for one in examples]))[None],
-            "position_ids": torch.from_numpy(np.concatenate([one.positions for one in examples], axis=1))[
-                :, None
-            ],
+            "input_ids": torch.from_numpy(np.concatenate(token_ids))[None],
+            "labels": torch.from_numpy(np.concatenate([*(one.labels for one in examples), unlearnt]))[None],
+            "position_ids": torch.from_numpy(np.concatenate(positions, axis=1))[:, None],
             "lengths": torch.tensor(lengths),
-            "stretches": [one.stretches for one in examples],
+            "stretches": [
+                *(one.stretches for one in examples),
+                *((Stretch(0, len(one.token_ids)),) for one in questions),
+            ],
             "patches": torch.from_numpy(patches),
             "patch_grids": torch.tensor(grids),
+            "instruction_ends": torch.from_numpy(
+                all_starts + np.array([one.num_pinned - 1 for one in (*examples, *questions)])
+            ),
             "decisions": torch.from_numpy(np.concatenate(decisions)),
             "truth": truth_batch([one.truth for one in examples]),
         }
+        if questions:
+            batch["questions"] = question_batch(questions, all_starts[len(examples) :].tolist())
         asked = [one.past_times for one in examples if one.past_times is not None]
         if len(asked) == len(examples):
             places = [start + times.places for start, times in zip(starts, asked, strict=True)]

@@ -16,13 +16,8 @@ TINY_SYSTEM_PROMPT = "Answer each frame with </Silence>, </Standby> or </Respons
 
 
 @dataclass(frozen=True)
-class SecondPass:
-    """How a model goes on that knows what is right: over sessions as they are served, whose windows slide, and in which
-    something was missed.
-
-    It learns first from short histories that are right, where one frame says most. Alone it would hear itself, and go
-    on with what it has missed.
-    """
+class LaterPass:
+    """How a model goes on that an earlier pass has taught."""
 
     max_steps: int
     batch_size: int
@@ -35,7 +30,8 @@ class SecondPass:
 
 @dataclass(frozen=True)
 class ScratchRecipe:
-    """A model trained from nothing on the simulated place: first its vision tower alone, then the rest.
+    """A model trained from nothing on the simulated place: first its vision tower alone, then the rest, in one pass or
+    several.
 
     As in the paper the tower is frozen while the language model and the projector learn. `matrix_learning_rate` is
     Muon's, for the matrices of layers and projector; `learning_rate` is for everything else.
@@ -49,7 +45,7 @@ class ScratchRecipe:
     warm_up: WarmUp = field(default_factory=WarmUp)
     batch_size: int = 8
     clips: ClipPlan = field(default_factory=ClipPlan)
-    second_pass: SecondPass | None = None
+    later_passes: tuple[LaterPass, ...] = ()
     loss: LossConfig = field(default_factory=LossConfig)
     learning_rate: float = 1.5e-3
     matrix_learning_rate: float = 0.01
@@ -65,20 +61,22 @@ class ScratchRecipe:
 
     @property
     def passes(self) -> tuple[ScratchRecipe, ...]:
-        """After the tower's lessons, one or two, each a recipe of one pass."""
-        first, second = replace(self, second_pass=None), self.second_pass
-        if second is None:
-            return (first,)
-        return first, replace(
-            first,
-            max_steps=second.max_steps,
-            batch_size=second.batch_size,
-            clips=second.clips,
-            loss=replace(first.loss, truth_weight=second.truth_weight),
-            learning_rate=second.learning_rate,
-            matrix_learning_rate=second.matrix_learning_rate,
-            warmup_steps=second.warmup_steps,
+        """After the tower's lessons, each a recipe of one pass."""
+        first = replace(self, later_passes=())
+        later = (
+            replace(
+                first,
+                max_steps=one.max_steps,
+                batch_size=one.batch_size,
+                clips=one.clips,
+                loss=replace(first.loss, truth_weight=one.truth_weight),
+                learning_rate=one.learning_rate,
+                matrix_learning_rate=one.matrix_learning_rate,
+                warmup_steps=one.warmup_steps,
+            )
+            for one in self.later_passes
         )
+        return first, *later
 
 
 def tiny() -> ScratchRecipe:
@@ -94,20 +92,35 @@ def tiny() -> ScratchRecipe:
         budget=FrameBudget(min_pixels=28 * 28, max_pixels=140 * 112),
         vocab_size=1024,
         max_steps=1600,
-        second_pass=SecondPass(
-            max_steps=600,
-            batch_size=4,
-            clips=ClipPlan(
-                num_rounds=(64,),
-                joined_late=0.0,
-                window_rounds=32,
-                mistaken=0.5,
-                asks_past_times=True,
-                drills=True,
+        later_passes=(
+            # Among a window's tokens those of the instruction are too few to be found by chance, so it is first read
+            # where there are hardly any others.
+            LaterPass(
+                max_steps=300,
+                batch_size=12,
+                clips=ClipPlan(num_rounds=(2, 4, 8), joined_late=0.0, drills=True, num_questions=6),
+                learning_rate=6e-4,
+                matrix_learning_rate=0.004,
+                truth_weight=1.0,
             ),
-            learning_rate=6e-4,
-            matrix_learning_rate=0.004,
-            truth_weight=1.0,
+            # Sessions as they are served, whose windows slide, and in which something was missed. What is right is
+            # learnt before, from shorter histories; alone a model would hear itself, and go on with what it has missed.
+            LaterPass(
+                max_steps=600,
+                batch_size=4,
+                clips=ClipPlan(
+                    num_rounds=(64,),
+                    joined_late=0.0,
+                    window_rounds=32,
+                    mistaken=0.5,
+                    asks_past_times=True,
+                    drills=True,
+                    num_questions=6,
+                ),
+                learning_rate=6e-4,
+                matrix_learning_rate=0.004,
+                truth_weight=1.0,
+            ),
         ),
         # Probabilities as they are: a balanced loss speaks too often, and no bias puts that right as well.
         loss=LossConfig(gamma=0.0, balance=None),

@@ -20,6 +20,7 @@ from models.training.checkpoints import export_checkpoint, newest_checkpoint
 from models.training.corpus import tokenizer_texts
 from models.training.dataset import ClipPlan, Collator, Example, ExampleDataset, SampleMaker
 from models.training.muon import Muon
+from models.training.question import InstructionMaker
 from models.training.recipes import ScratchRecipe
 from models.training.scratch_model import write_random_checkpoint
 from models.training.tokenizer import train_tokenizer
@@ -33,10 +34,12 @@ from models.vlm.pixels import PixelFormat
 
 @dataclass(frozen=True)
 class Simulator:
-    """Where samples come from. `num_placed`: the first so many columns of their truth say what is where."""
+    """Where samples and instructions come from. `num_placed`: the first so many columns of what is seen say what is
+    where."""
 
     make_sample: SampleMaker = simulated.make_sample
     num_placed: int = CELL_ROWS * CELL_COLS
+    make_instruction: InstructionMaker = simulated.make_instruction
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,8 @@ class Machine:
 
 class ScratchRun:
     """A run's folder: `init/` the random model, `warm_up/` the tower's checkpoints, `warmed/` the model with the
-    tower it got, `checkpoint-N/` the whole model's. Of a recipe of two passes `first_pass/` are the checkpoints of the
-    first and `taught/` the model that it made, and `checkpoint-N/` are those of the second.
+    tower it got, `checkpoint-N/` the whole model's. Of a recipe of several passes these are of the last; `pass_1/` are
+    the checkpoints of the first and `taught_1/` the model that it made, and so on.
     """
 
     def __init__(
@@ -85,12 +88,16 @@ class ScratchRun:
         warmed_dir = self._dir / "warmed"
         if not warmed_dir.exists() and not self._warm_up():
             return
-        *first, last = self._recipe.passes
+        *earlier, last = self._recipe.passes
         source = warmed_dir
-        if first:
-            source = self._dir / "taught"
-            if not source.exists() and not self._teach(first[0], warmed_dir):
-                return
+        for number, recipe in enumerate(earlier, start=1):
+            taught_dir = self._dir / f"taught_{number}"
+            if not taught_dir.exists():
+                pass_dir = self._dir / f"pass_{number}"
+                if not self._pass(recipe, pass_dir, source):
+                    return
+                _copy_model(newest_checkpoint(pass_dir), taught_dir)
+            source = taught_dir
         self._pass(last, self._dir, source)
 
     def _write_init(self, warmed: Path | None) -> None:
@@ -146,14 +153,6 @@ class ScratchRun:
             _copy_model(newest_checkpoint(run_dir), self._dir / "warmed")
         return is_over
 
-    def _teach(self, recipe: ScratchRecipe, warmed_dir: Path) -> bool:
-        """The first of two passes; whether it is over."""
-        pass_dir = self._dir / "first_pass"
-        is_over = self._pass(recipe, pass_dir, warmed_dir)
-        if is_over:
-            _copy_model(newest_checkpoint(pass_dir), self._dir / "taught")
-        return is_over
-
     def _pass(self, recipe: ScratchRecipe, pass_dir: Path, source: Path) -> bool:
         """Train the whole model that is in `source`, but for its tower; whether the last step was reached."""
         vlm, pixels = self._load(source)
@@ -169,9 +168,18 @@ class ScratchRun:
             model.truth_heads.load_state_dict(load_file(source / TRUTH_HEADS_FILE), strict=False)
 
         def examples(split: str, length: int, clips: ClipPlan) -> ExampleDataset:
-            return ExampleDataset(self._simulator.make_sample, split, length, clips, dialogue, pixels)
+            simulator = self._simulator
+            return ExampleDataset(
+                simulator.make_sample,
+                split,
+                length,
+                clips,
+                dialogue,
+                pixels,
+                make_instruction=simulator.make_instruction,
+            )
 
-        right = replace(recipe.clips, mistaken=0.0, drills=False)
+        right = replace(recipe.clips, mistaken=0.0, drills=False, num_questions=0)
         validation = examples("validation", recipe.num_validation_samples, right)
         collator = Collator(pixels)
         trainer = StreamoTrainer(

@@ -15,6 +15,7 @@ from transformers import AutoModelForImageTextToText
 
 from models.training.loss import IGNORED, Balance, weighted_token_losses
 from models.training.packing import PACKED_ATTENTION, Packing, Stretch
+from models.training.question import QuestionBatch
 from models.training.truth_heads import TRUTH_HEADS_FILE, TruthBatch, TruthHeads, TruthShape
 from models.vlm import vision_tower
 from models.vlm.last_layer import LastLayer, Wanted
@@ -88,8 +89,10 @@ class TrainingModel(nn.Module):
         patches: torch.Tensor,
         patch_grids: torch.Tensor,
         decisions: torch.Tensor,
+        instruction_ends: torch.Tensor,
         stretches: Sequence[Sequence[Stretch]],
         truth: TruthBatch | None = None,
+        questions: QuestionBatch | None = None,
         time_places: torch.Tensor | None = None,
         past_times: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
@@ -120,7 +123,15 @@ class TrainingModel(nn.Module):
             half_way, higher_up = (self._on_the_way[name][0, decisions] for name in ("half_way", "higher_up"))
             example = torch.bucketize(decisions, lengths.to(decisions.device).cumsum(0), right=True)
             is_first = F.pad(example.diff() != 0, (1, 0), value=True)
+            instructions = self._on_the_way["half_way"][0, instruction_ends]
             parts = self.truth_heads(visual, half_way, higher_up, truth, is_first)
+            asked = truth["asked"]
+            of_each = asked[is_first]
+            if questions is not None:
+                at_questions = self._on_the_way["higher_up"][0, questions["decisions"]]
+                parts["alone"] = self.truth_heads.what_is_asked(at_questions, questions["asked"])
+                of_each = torch.cat((of_each, questions["asked"]))
+            parts["understood"] = self.truth_heads.understood_at_once(instructions, of_each)
             if time_places is not None and past_times is not None:
                 parts["times"] = self.truth_heads.past_times(
                     self._on_the_way["higher_up"][0, time_places], past_times

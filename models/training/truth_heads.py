@@ -101,6 +101,7 @@ class TruthHeads(nn.Module):
         self.before = TruthHead(hidden_size, seen)
         self.changed = TruthHead(hidden_size, [1 + size for size in seen])
         self.acts = TruthHead(hidden_size, acts)
+        self.understood = TruthHead(hidden_size, asked)
         self.asked = TruthHead(hidden_size, asked)
         self.times = TruthHead(hidden_size, [NUM_CLASSES, NUM_CLASSES])
 
@@ -124,7 +125,7 @@ class TruthHeads(nn.Module):
             "seen": self.seen(visual.reshape(len(seen), -1), seen),
             "read": self.read(_normed(half_way), seen),
             "acts": self.acts.balanced(_normed(higher_up), acts, acts != 0),
-            "asked": self.asked(_normed(higher_up), asked),
+            "asked": self.what_is_asked(higher_up, asked),
         }
         later = (~is_first).nonzero().flatten()
         if len(later):
@@ -133,6 +134,14 @@ class TruthHeads(nn.Module):
             losses["before"] = self.before.balanced(features, before, has_changed)
             losses["changed"] = self.changed.balanced(features, (now + 1) * has_changed, has_changed)
         return losses
+
+    def what_is_asked(self, higher_up: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+        """Loss of what is asked for, [n, columns], read off higher_up [n, hidden] where a state is decided."""
+        return self.asked(_normed(higher_up), asked)
+
+    def understood_at_once(self, half_way: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+        """The same, read off half_way [n, hidden] where the instruction ends."""
+        return self.understood(_normed(half_way), asked)
 
     def past_times(self, higher_up: torch.Tensor, letters: torch.Tensor) -> torch.Tensor:
         """Loss of M letters of each of the times of `PastTimes`: higher_up [M, hidden] where they are asked for."""

@@ -100,18 +100,19 @@ class Dialogue:
 
         `start_ms` and `end_ms` are media time; the tag gives seconds with at most one decimal.
         """
-        if start_ms < 0 or end_ms < start_ms:
-            raise ValueError(f"a round needs 0 <= start_ms <= end_ms, got {start_ms} and {end_ms}")
         if num_frame_tokens < 1:
             raise ValueError(f"num_frame_tokens must be at least 1, got {num_frame_tokens}")
-        tag = f"<{format_seconds(start_ms)}s-{format_seconds(end_ms)}s>\n"
         return [
-            *self._encode_data(tag),
+            *self._time_tag(start_ms, end_ms),
             self._vision_start_id,
             *[self.image_token_id] * num_frame_tokens,
             self._vision_end_id,
             *self._assistant_opening,
         ]
+
+    def frameless_round_head(self, start_ms: int, end_ms: int) -> list[int]:
+        """A round's head without a frame, which is never served: only to practise reading instructions on."""
+        return [*self._time_tag(start_ms, end_ms), *self._assistant_opening]
 
     def num_tokens_before_end(self, start_ms: int) -> int:
         """Of a round's head those that stand before its end time, which is a token for each letter."""
@@ -131,6 +132,11 @@ class Dialogue:
         """Reply text of token ids, control and state tokens left out, stripped."""
         plain = [token_id for token_id in token_ids if token_id not in self._control_ids]
         return self._tokenizer.decode(plain, skip_special_tokens=False).strip()
+
+    def _time_tag(self, start_ms: int, end_ms: int) -> list[int]:
+        if start_ms < 0 or end_ms < start_ms:
+            raise ValueError(f"a round needs 0 <= start_ms <= end_ms, got {start_ms} and {end_ms}")
+        return self._encode_data(f"<{format_seconds(start_ms)}s-{format_seconds(end_ms)}s>\n")
 
     def _instruction_ids(self, instruction: str) -> list[int]:
         text = instruction.strip()

@@ -145,7 +145,7 @@ def train(
             _refuse(recipe, learning_rate=learning_rate, skip_broken=skip_broken or None)
             changes = _given(seed=seed, max_steps=max_steps)
             if max_steps is not None:
-                changes["second_pass"] = None
+                changes["later_passes"] = ()
             scratch = replace(chosen, loss=chosen_loss, **changes)
             machine = Machine(threads, workers, use_cpu=_uses_cpu(device))
             _train_from_nothing(scratch, output, resume, warmed, machine)

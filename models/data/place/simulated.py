@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from models.data.place.clip import Clip, draw_clip
+from models.data.place.instruction import draw_instruction
 from models.data.place.layout import PLACE_HEIGHT, PLACE_WIDTH
 from models.data.place.picture import draw
 from models.data.place.split import split_rng
@@ -34,6 +35,12 @@ def make_sample(
     """One labelled clip, deterministic in its arguments, drawn as by `draw_clip`."""
     clip = draw_clip(seed, split, num_frames, task, sampler, drills=drills)
     return clip_sample(clip, budget_hw, split_rng(split, seed, "camera"))
+
+
+def make_instruction(rng: np.random.Generator) -> tuple[str, tuple[int, ...]]:
+    """An instruction that training may show, and what it asks for as in `Truth.asked`."""
+    instruction, query = draw_instruction(rng)
+    return instruction, asked_of(query)
 
 
 def clip_sample(

@@ -13,7 +13,7 @@ from models.data.sample import Sample, TruthSizes
 from models.training.accuracy import teacher_forced_accuracy
 from models.training.checkpoints import export_checkpoint, newest_checkpoint
 from models.training.dataset import Collator, SampleMaker, make_example
-from models.training.recipes import RECIPES, ScratchRecipe, SecondPass
+from models.training.recipes import RECIPES, LaterPass, ScratchRecipe
 from models.training.run import ScratchRun, Simulator
 from models.training.training_model import LossConfig, TrainingModel
 from models.training.truth_heads import TruthShape
@@ -102,21 +102,21 @@ def test_a_second_pass_goes_on_with_what_the_first_has_taught(
 ) -> None:
     torch.set_num_threads(1)
     clips = replace(recipe.clips, num_rounds=(10,), joined_late=0.0, window_rounds=8, mistaken=1.0)
-    second = SecondPass(3, recipe.batch_size, clips, 1e-3, 1e-3, truth_weight=0.5, warmup_steps=1)
-    two_passes = replace(recipe, second_pass=second)
+    second = LaterPass(3, recipe.batch_size, clips, 1e-3, 1e-3, truth_weight=0.5, warmup_steps=1)
+    two_passes = replace(recipe, later_passes=(second,))
     to_end_at = [4]  # in the second pass, whose first samples are those of the first
 
     def killing_sample(seed: int, split: str, num_frames: int, *, drills: bool = False) -> Sample:
-        if (tmp_path / "taught").exists() and split == "train" and seed in to_end_at:
+        if (tmp_path / "taught_1").exists() and split == "train" and seed in to_end_at:
             to_end_at.remove(seed)
             os.kill(os.getpid(), signal.SIGTERM)
         return make_sample(seed, split, num_frames, drills=drills)
 
     run = ScratchRun(two_passes, tmp_path, simulator=Simulator(killing_sample, 0))
     run.train()
-    assert not to_end_at and newest_checkpoint(tmp_path / "first_pass").name == "checkpoint-4"
-    taught = load_file(tmp_path / "taught" / "model.safetensors")
-    first = load_file(newest_checkpoint(tmp_path / "first_pass") / "model.safetensors")
+    assert not to_end_at and newest_checkpoint(tmp_path / "pass_1").name == "checkpoint-4"
+    taught = load_file(tmp_path / "taught_1" / "model.safetensors")
+    first = load_file(newest_checkpoint(tmp_path / "pass_1") / "model.safetensors")
     assert all(torch.equal(tensor, taught[name]) for name, tensor in first.items())
     assert len(losses(newest_checkpoint(tmp_path))) < 3
     run.train(resume=True)
@@ -167,8 +167,8 @@ def test_the_tiny_recipe_is_whole() -> None:
     recipe = RECIPES["tiny"]()
     assert isinstance(recipe, ScratchRecipe)
     assert recipe.streamo.window_rounds == max(recipe.clips.num_rounds)
-    assert recipe.second_pass is not None
-    assert recipe.second_pass.clips.window_rounds == recipe.streamo.window_rounds
+    *_, last = recipe.passes
+    assert last.clips.window_rounds == recipe.streamo.window_rounds
     # A window that slid still teaches something of every task.
     assert max(recipe.clips.full_rounds, recipe.clips.overlap_rounds) < recipe.streamo.window_rounds
     assert recipe.budget.num_tokens(*recipe.budget.fit(480, 640)) <= 25

@@ -179,7 +179,10 @@ def test_what_goes_on_and_what_is_asked_are_read_where_the_state_is_decided(tmp_
     first, second = (with_truth(one, acts=np.zeros_like(one.truth.acts)) for one in examples)
     still = losses([first, second])
     other = losses([with_truth(first, asked=np.array([0])), second])
-    assert [name for name in still if other[name] != pytest.approx(still[name], rel=1e-6)] == ["asked"]
+    assert [name for name in still if other[name] != pytest.approx(still[name], rel=1e-6)] == [
+        "asked",
+        "understood",
+    ]
     # What is asked counts in every round of its example.
     alone = [losses([one])["asked"] * len(one.frames) for one in (first, second)]
     assert still["asked"] == pytest.approx(sum(alone) / (len(first.frames) + len(second.frames)), rel=1e-5)
