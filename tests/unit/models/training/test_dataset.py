@@ -165,6 +165,50 @@ def test_a_batch_is_its_examples_one_behind_the_other(
     assert all(len(rows) == len(batch["decisions"]) for rows in batch["truth"].values())
 
 
+def test_questions_are_instructions_without_a_frame(
+    make_sample: SampleMaker, dialogue: Dialogue, pixels: PixelFormat
+) -> None:
+    def make_instruction(rng: np.random.Generator) -> tuple[str, tuple[int, ...]]:
+        letter = int(rng.integers(26))
+        return f"Tell me of {chr(97 + letter)}.", (letter,)
+
+    plan = ClipPlan(num_rounds=(3,), joined_late=0.0, num_questions=2)
+    asking, again = (
+        ExampleDataset(make_sample, "train", 4, plan, dialogue, pixels, make_instruction=make_instruction)
+        for _ in range(2)
+    )
+    silent = make_dataset(make_sample, dialogue, pixels, replace(plan, num_questions=0))
+    _ = again[0]
+    for mine, theirs in zip(asking[2].questions, again[2].questions, strict=True):
+        assert np.array_equal(mine.token_ids, theirs.token_ids) and np.array_equal(mine.asked, theirs.asked)
+    letters = {int(question.asked[0]) for index in range(4) for question in asking[index].questions}
+    assert len(letters) > 4
+    for question in asking[1].questions:
+        prefix = dialogue.pinned_prefix(f"Tell me of {chr(97 + question.asked[0])}.")
+        assert question.token_ids[: question.num_pinned].tolist() == prefix
+        assert dialogue.image_token_id not in question.token_ids
+
+    examples, without = [asking[0], asking[1]], [silent[0], silent[1]]
+    batch, plain = Collator(pixels)(examples), Collator(pixels)(without)
+    num_tokens = len(plain["input_ids"][0])
+    assert "questions" not in plain
+    for name in ("input_ids", "labels", "position_ids"):
+        assert torch.equal(batch[name][..., :num_tokens], plain[name])
+    assert (batch["labels"][0, num_tokens:] == IGNORED).all()
+    questions = [question for example in examples for question in example.questions]
+    ends = num_tokens + np.cumsum([len(question.token_ids) for question in questions])
+    assert batch["lengths"][2:].tolist() == [len(question.token_ids) for question in questions]
+    assert batch["questions"]["decisions"].tolist() == (ends - 1).tolist()
+    assert batch["questions"]["asked"].tolist() == [question.asked.tolist() for question in questions]
+    # Instructions end alike, whoever asks them.
+    assert len({int(batch["input_ids"][0, at]) for at in batch["instruction_ends"]}) == 1
+    assert len(batch["instruction_ends"]) == 6
+    for at, end in zip(batch["instruction_ends"][2:].tolist(), ends, strict=True):
+        assert batch["position_ids"][0, 0, end - 1] - batch["position_ids"][0, 0, at] == end - 1 - at
+    with pytest.raises(ValueError, match="num_questions"):
+        _ = make_dataset(make_sample, dialogue, pixels, plan)[0]
+
+
 def test_text_on_silence_is_refused(
     make_sample: SampleMaker, dialogue: Dialogue, pixels: PixelFormat
 ) -> None:

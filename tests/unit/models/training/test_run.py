@@ -101,7 +101,9 @@ def test_a_second_pass_goes_on_with_what_the_first_has_taught(
     tmp_path: Path, recipe: ScratchRecipe, make_sample: SampleMaker
 ) -> None:
     torch.set_num_threads(1)
-    clips = replace(recipe.clips, num_rounds=(10,), joined_late=0.0, window_rounds=8, mistaken=1.0)
+    clips = replace(
+        recipe.clips, num_rounds=(10,), joined_late=0.0, window_rounds=8, mistaken=1.0, num_questions=1
+    )
     second = LaterPass(3, recipe.batch_size, clips, 1e-3, 1e-3, truth_weight=0.5, warmup_steps=1)
     two_passes = replace(recipe, later_passes=(second,))
     to_end_at = [4]  # in the second pass, whose first samples are those of the first
@@ -112,7 +114,8 @@ def test_a_second_pass_goes_on_with_what_the_first_has_taught(
             os.kill(os.getpid(), signal.SIGTERM)
         return make_sample(seed, split, num_frames, drills=drills)
 
-    run = ScratchRun(two_passes, tmp_path, simulator=Simulator(killing_sample, 0))
+    simulator = Simulator(killing_sample, 0, lambda rng: ("Tell me when it was dark.", (0,)))
+    run = ScratchRun(two_passes, tmp_path, simulator=simulator)
     run.train()
     assert not to_end_at and newest_checkpoint(tmp_path / "pass_1").name == "checkpoint-4"
     taught = load_file(tmp_path / "taught_1" / "model.safetensors")

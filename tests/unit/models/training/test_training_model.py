@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText
 from models.data.sample import Round, Sample, Truth, TruthSizes
 from models.training.dataset import Collator, Example, make_example
 from models.training.loss import IGNORED, state_focal_loss
+from models.training.question import Question
 from models.training.training_model import LossConfig, TrainingModel
 from models.training.truth_heads import TruthShape
 from models.vlm.dialogue import Dialogue
@@ -186,6 +187,13 @@ def test_what_goes_on_and_what_is_asked_are_read_where_the_state_is_decided(tmp_
     # What is asked counts in every round of its example.
     alone = [losses([one])["asked"] * len(one.frames) for one in (first, second)]
     assert still["asked"] == pytest.approx(sum(alone) / (len(first.frames) + len(second.frames)), rel=1e-5)
+    # Questions beside them are read as well, and change nothing else.
+    question = Question(first.token_ids[: first.num_pinned + 3], first.num_pinned, np.array([0]))
+    beside = losses([replace(first, questions=(question,)), second])
+    assert beside.pop("alone") > 0
+    assert [name for name in still if beside[name] != pytest.approx(still[name], rel=1e-5)] == ["understood"]
+    of_question = losses([with_truth(first, asked=np.array([0]))])["understood"]
+    assert beside["understood"] == pytest.approx((2 * still["understood"] + of_question) / 3, rel=1e-5)
     # One act weighs as much as all that does not go on: no sixteenth of the mean.
     acts = np.zeros_like(second.truth.acts)
     acts[-1, 0] = 2

@@ -60,6 +60,12 @@ def test_a_chat_is_the_chat_template_of_its_turns(
     assert ids == hf_tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
+def test_a_head_without_a_frame_is_that_head_but_for_the_frame(dialogue: Dialogue) -> None:
+    whole, bare = dialogue.round_head(2500, 4000, 3), dialogue.frameless_round_head(2500, 4000)
+    first = whole.index(dialogue.image_token_id) - 1
+    assert bare == whole[:first] + whole[first + 5 :]
+
+
 def test_every_digit_of_a_tag_is_one_token(dialogue: Dialogue, hf_tokenizer: PreTrainedTokenizerBase) -> None:
     tag = dialogue.round_head(1_234_567_800, 1_234_568_000, 1)
     pieces = [hf_tokenizer.decode([token_id]) for token_id in tag[: tag.index(dialogue.image_token_id) - 1]]
