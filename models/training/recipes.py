@@ -96,7 +96,7 @@ def tiny() -> ScratchRecipe:
             # Among a window's tokens those of the instruction are too few to be found by chance, so it is first read
             # where there are hardly any others.
             LaterPass(
-                max_steps=300,
+                max_steps=200,
                 batch_size=12,
                 clips=ClipPlan(num_rounds=(2, 4, 8), joined_late=0.0, drills=True, num_questions=6),
                 learning_rate=6e-4,
