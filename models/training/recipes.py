@@ -96,17 +96,17 @@ def tiny() -> ScratchRecipe:
             # Among a window's tokens those of the instruction are too few to be found by chance, so it is first read
             # where there are hardly any others.
             LaterPass(
-                max_steps=200,
-                batch_size=12,
-                clips=ClipPlan(num_rounds=(2, 4, 8), joined_late=0.0, drills=True, num_questions=6),
-                learning_rate=6e-4,
-                matrix_learning_rate=0.004,
+                max_steps=300,
+                batch_size=8,
+                clips=ClipPlan(num_rounds=(2, 4, 8), joined_late=0.0, drills=True, num_questions=12),
+                learning_rate=1.5e-3,
+                matrix_learning_rate=0.01,
                 truth_weight=1.0,
             ),
             # Sessions as they are served, whose windows slide, and in which something was missed. What is right is
             # learnt before, from shorter histories; alone a model would hear itself, and go on with what it has missed.
             LaterPass(
-                max_steps=600,
+                max_steps=400,
                 batch_size=4,
                 clips=ClipPlan(
                     num_rounds=(64,),
