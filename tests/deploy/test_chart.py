@@ -509,6 +509,14 @@ def test_values_of_settings_arrive_as_they_were_given(value: str, variable: str,
 
 @needs_helm
 @profiles
+def test_no_file_of_the_pod_may_be_a_stream_but_those_that_compose_allows(profile: str):
+    """Else whoever may add a stream may have ingest open its mounted passwords."""
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["ingest"]["environment"]
+    assert settings_of(profile)["STREAMO_INGEST__FILE_ROOTS"] == compose["STREAMO_INGEST__FILE_ROOTS"]
+
+
+@needs_helm
+@profiles
 def test_secrets_are_named_and_never_held(profile: str):
     assert not of_kind(profile, "Secret")
     for name, one in containers(profile):
