@@ -613,7 +613,8 @@ def test_ingest_reaches_cameras_kafka_names_and_the_collector_alone(profile: str
 
 @needs_helm
 @profiles
-def test_replicas_of_the_model_fit_the_workers(profile: str):
+def test_a_worker_has_room_for_one_replica_of_each_and_no_more(profile: str):
+    """Exactly, so that pods come and go as the replicas do."""
     (group,) = named(profile, "RayService", "streamo")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
     given = settings_of(profile)
@@ -621,17 +622,19 @@ def test_replicas_of_the_model_fit_the_workers(profile: str):
     def number(name: str, default: float) -> float:
         return float(given.get("STREAMO_" + name, default))
 
+    cpus = 2 * number("MODEL__NUM_THREADS", 1)
+    gpus = number("ENCODER__NUM_GPUS", 0) + number("LLM__NUM_GPUS", 0)
+    if profile == "gpu":
+        assert gpus == pytest.approx(float(limits["nvidia.com/gpu"]))
+        assert cpus <= float(limits["cpu"])
+    else:
+        assert gpus == 0
+        assert cpus == float(limits["cpu"])
     for bound in ("min", "max"):
         replicas = group[f"{bound}Replicas"]
-        encoders, llms = (
-            number(f"ENCODER__{bound}_REPLICAS".upper(), 1),
-            number(f"LLM__{bound}_REPLICAS".upper(), 1),
-        )
-        cpus = (encoders + llms) * number("MODEL__NUM_THREADS", 1)
-        gpus = encoders * number("ENCODER__NUM_GPUS", 0) + llms * number("LLM__NUM_GPUS", 0)
-        assert cpus <= replicas * float(limits["cpu"])
-        assert gpus <= replicas * float(limits.get("nvidia.com/gpu", 0)) + 1e-9
-        assert llms <= number("KAFKA__PARTITIONS", 8)
+        assert number(f"ENCODER__{bound}_REPLICAS".upper(), 1) == replicas
+        assert number(f"LLM__{bound}_REPLICAS".upper(), 1) == replicas
+        assert replicas <= number("KAFKA__PARTITIONS", 8)
     assert (gpus > 0) == (profile == "gpu") == (given.get("STREAMO_MODEL__DEVICE") == "cuda")
 
 
