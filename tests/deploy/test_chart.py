@@ -83,8 +83,6 @@ def validator() -> jsonschema.Draft7Validator:
 
 
 def closed_objects(schema: dict, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    if "$ref" in schema:
-        schema = validator().schema["definitions"][schema["$ref"].rsplit("/", 1)[-1]]
     if schema.get("additionalProperties") is not False:
         return []
     inner = [one for name, of in schema["properties"].items() for one in closed_objects(of, (*path, name))]
@@ -730,20 +728,80 @@ def test_versions_are_those_of_the_project():
     assert f"kafka_2.13:{values['kafka']['strimzi']['version']} " in jars
 
 
-def test_components_have_one_shape_and_every_value_is_documented():
+COMPONENTS = ("ingest", "gateway", "rayHead", "rayWorker", "redis", "collector", "camera")
+# A value of each kind that no profile has.
+OTHER: dict[str, object] = {
+    "enabled": False,
+    "replicas": 7,
+    "image.repository": "elsewhere.example/other",
+    "image.tag": "9.9.9",
+    "image.digest": "sha256:" + 64 * "0",
+    "resources.requests": {"cpu": "77m"},
+    "resources.limits": {"memory": "77Mi"},
+    "podAnnotations": {"other": "other"},
+    "nodeSelector": {"other": "other"},
+    "tolerations": [{"key": "other"}],
+    "affinity": {"nodeAffinity": {}},
+    "topologySpreadConstraints": [{"maxSkew": 7}],
+    "priorityClassName": "other",
+    "runtimeClassName": "other",
+    "terminationGracePeriodSeconds": 77,
+    "pdb.enabled": False,
+    "pdb.maxUnavailable": 7,
+    "autoscaling.enabled": True,
+    "autoscaling.minReplicas": 2,
+    "autoscaling.maxReplicas": 77,
+    "autoscaling.targetCPUUtilizationPercentage": 77,
+    "allowFrom": [{"podSelector": {"matchLabels": {"other": "other"}}}],
+    "extraEnv": [{"name": "OTHER", "value": "other"}],
+}
+
+
+def value_paths(schema: dict, path: str = "") -> list[str]:
+    """Of all values of a closed object, those within the closed ones of it."""
+    if schema.get("additionalProperties") is not False:
+        return [path]
+    return [
+        one
+        for name, of in schema["properties"].items()
+        for one in value_paths(of, f"{path}.{name}" if path else name)
+    ]
+
+
+@needs_helm
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_every_value_of_a_component_changes_what_is_made(component: str):
+    @cache
+    def made(*values: str) -> str:
+        given = [text for value in ("collector.enabled=true", *values) for text in ("--set-json", value)]
+        done = template(*values_of("dev"), *given)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    paths = value_paths(validator().schema["properties"][component])
+    assert len(paths) > 10
+    for path in paths:
+        is_detail = path.startswith("autoscaling.") and path != "autoscaling.enabled"
+        base = [f"{component}.autoscaling.enabled=true"] if is_detail else []
+        assert made(*base) != made(*base, f"{component}.{path}={json.dumps(OTHER[path])}"), path
+
+
+def test_every_value_is_in_the_schema_and_documented():
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    components = [value for value in values.values() if isinstance(value, dict) and "pdb" in value]
-    assert len(components) == 7
-    assert len({frozenset(one) for one in components}) == 1
+    schema = validator().schema["properties"]
     text = (CHART / "README.md").read_text()
+    assert {name for name, value in values.items() if isinstance(value, dict) and "resources" in value} == {
+        *COMPONENTS
+    }
     for name, value in values.items():
         keys = [name]
-        if isinstance(value, dict) and "pdb" not in value and name != "settings":
+        if name in COMPONENTS:
+            assert set(value) == set(schema[name]["properties"]), name
+            keys += value
+        elif isinstance(value, dict) and name != "settings":
             keys = [f"{name}.{key}" for key in value]
         for key in keys:
             assert f"`{key}`" in text, key
-    for key in components[0]:
-        assert f"`{key}`" in text, key
 
 
 @needs_helm
