@@ -97,18 +97,27 @@ def tower_parameters(shape: Shape) -> int:
     return vision["depth"] * (4 * hidden * hidden + 3 * hidden * vision["intermediate_size"])
 
 
+def weight_bytes(shape: Shape) -> int:
+    """In bfloat16: decoder, both embeddings, vision tower."""
+    embeddings = 2 * shape.text["vocab_size"] * shape.text["hidden_size"]
+    return 2 * (layer_parameters(shape) + embeddings + tower_parameters(shape))
+
+
+def kv_bytes(shape: Shape) -> int:
+    """Keys and values of one token in bfloat16."""
+    text = shape.text
+    head = text["hidden_size"] // text["num_attention_heads"]
+    return 2 * 2 * int(text["num_hidden_layers"] * text["num_key_value_heads"] * head)
+
+
 def replica(shape: Shape, at: Assumed, seen: Measured) -> Replica:
     text = shape.text
     rows, columns = shape.grid
     frame_tokens = rows * columns
     round_tokens = frame_tokens + at.text_tokens
     context = at.window_rounds * round_tokens
-    head = text["hidden_size"] // text["num_attention_heads"]
-    kv_bytes = 2 * 2 * text["num_hidden_layers"] * text["num_key_value_heads"] * head
-    session_bytes = context * kv_bytes
-    weights = 2 * (
-        layer_parameters(shape) + 2 * text["vocab_size"] * text["hidden_size"] + tower_parameters(shape)
-    )
+    session_bytes = context * kv_bytes(shape)
+    weights = weight_bytes(shape)
     room = (at.gpu_memory_gb - at.reserved_gb) * 1e9 - weights
 
     def token_flops() -> float:
