@@ -21,12 +21,11 @@ Written by `make chart-schema` from `values.yaml` and `values.schema.json`: do n
 |---|---|---|"""
 
 
-def leaves(schema: dict, path: str, definitions: dict) -> Iterator[tuple[str, dict]]:
+def leaves(schema: dict, path: str = "") -> Iterator[tuple[str, dict]]:
     """(path, schema) of everything that is not a closed object of further values."""
-    schema = definitions[schema["$ref"].rsplit("/", 1)[-1]] if "$ref" in schema else schema
     if schema.get("additionalProperties") is False:
         for name, inner in schema["properties"].items():
-            yield from leaves(inner, f"{path}.{name}" if path else name, definitions)
+            yield from leaves(inner, f"{path}.{name}" if path else name)
     else:
         yield path, schema
 
@@ -74,10 +73,7 @@ def accepted(schema: dict) -> str:
 def document() -> str:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     schema = json.loads((CHART / "values.schema.json").read_text())
-    rows = [
-        f"| `{path}` | {default_of(values, path)} | {accepted(of)} |"
-        for path, of in leaves(schema, "", schema["definitions"])
-    ]
+    rows = [f"| `{path}` | {default_of(values, path)} | {accepted(of)} |" for path, of in leaves(schema)]
     return "\n".join([HEAD, *rows]) + "\n"
 
 

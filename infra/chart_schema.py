@@ -22,12 +22,12 @@ FILLED = {
 }
 # Of no service.
 LEFT_OUT = {"client"}
-COMPONENTS = ("ingest", "gateway", "rayHead", "rayWorker", "redis", "collector", "camera")
 
 TEXT = {"type": "string"}
 BOOL = {"type": "boolean"}
 COUNT = {"type": "integer", "minimum": 1}
 PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
+PERCENT = {"type": "integer", "minimum": 1, "maximum": 100}
 # Kubernetes' own objects: its API server knows them best.
 OBJECT = {"type": "object"}
 OBJECTS = {"type": "array", "items": OBJECT}
@@ -42,10 +42,10 @@ def one_of(*values: str) -> dict:
     return {"enum": list(values)}
 
 
-def component() -> dict:
+def component(**own: dict) -> dict:
+    """Values that every component has, and its own."""
     return closed(
-        enabled=BOOL,
-        replicas=COUNT,
+        **own,
         image=closed(
             repository=TEXT,
             tag={"type": "string", "not": {"const": "latest"}},
@@ -63,15 +63,18 @@ def component() -> dict:
         priorityClassName=TEXT,
         runtimeClassName=TEXT,
         terminationGracePeriodSeconds={"type": "integer", "minimum": 0},
-        pdb=closed(enabled=BOOL, maxUnavailable=QUANTITY),
-        autoscaling=closed(
-            enabled=BOOL,
-            minReplicas=COUNT,
-            maxReplicas=COUNT,
-            targetCPUUtilizationPercentage={"type": "integer", "minimum": 1, "maximum": 100},
-        ),
         allowFrom=OBJECTS,
         extraEnv={"type": "array", "items": {"type": "object", "required": ["name"]}},
+    )
+
+
+def scaled_component(**by: dict) -> dict:
+    """One of which there may be several pods, whose number may follow the load; `by`: what else says how."""
+    return component(
+        enabled=BOOL,
+        replicas=COUNT,
+        pdb=closed(enabled=BOOL, maxUnavailable=QUANTITY),
+        autoscaling=closed(enabled=BOOL, minReplicas=COUNT, maxReplicas=COUNT, **by),
     )
 
 
@@ -155,9 +158,14 @@ def schema() -> dict:
                 labels={"type": "object", "additionalProperties": TEXT},
             ),
             networkPolicy=closed(enabled=BOOL),
-            **{name: {"$ref": "#/definitions/component"} for name in COMPONENTS},
+            ingest=scaled_component(targetCPUUtilizationPercentage=PERCENT),
+            gateway=scaled_component(targetCPUUtilizationPercentage=PERCENT),
+            rayHead=component(),
+            rayWorker=scaled_component(),
+            redis=component(),
+            collector=component(enabled=BOOL),
+            camera=component(enabled=BOOL),
         ),
-        "definitions": {"component": component()},
     }
 
 

@@ -1,7 +1,8 @@
 """What 100, 1,000 and 10,000 cameras take: `make scaling-plan` writes docs/benchmarks/scaling.md.
 
 Sizes of records are measured, the work of a round is counted from the model's shape, how hashing spreads streams over
-replicas is simulated; everything else stands in `Assumed`, and is written out with the tables.
+replicas is simulated; everything else stands in `Assumed`, and is written out with the tables. What one GPU did in a
+measurement stands beside what it is counted to do.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ ROOT = Path(__file__).parents[2]
 OUT = ROOT / "docs/benchmarks/scaling.md"
 FLEETS = (100, 1_000, 10_000)
 MAX_PARTITIONS = 1000  # services/shared/settings.py
+# docs/benchmarks/engine-gpu.md: streams of one frame a second that one GPU held, and their windows.
+HELD_ON_GPU = 21
+HELD_WINDOW_ROUNDS = 120
 
 
 @dataclass(frozen=True)
@@ -97,18 +101,27 @@ def tower_parameters(shape: Shape) -> int:
     return vision["depth"] * (4 * hidden * hidden + 3 * hidden * vision["intermediate_size"])
 
 
+def weight_bytes(shape: Shape) -> int:
+    """In bfloat16: decoder, both embeddings, vision tower."""
+    embeddings = 2 * shape.text["vocab_size"] * shape.text["hidden_size"]
+    return 2 * (layer_parameters(shape) + embeddings + tower_parameters(shape))
+
+
+def kv_bytes(shape: Shape) -> int:
+    """Keys and values of one token in bfloat16."""
+    text = shape.text
+    head = text["hidden_size"] // text["num_attention_heads"]
+    return 2 * 2 * int(text["num_hidden_layers"] * text["num_key_value_heads"] * head)
+
+
 def replica(shape: Shape, at: Assumed, seen: Measured) -> Replica:
     text = shape.text
     rows, columns = shape.grid
     frame_tokens = rows * columns
     round_tokens = frame_tokens + at.text_tokens
     context = at.window_rounds * round_tokens
-    head = text["hidden_size"] // text["num_attention_heads"]
-    kv_bytes = 2 * 2 * text["num_hidden_layers"] * text["num_key_value_heads"] * head
-    session_bytes = context * kv_bytes
-    weights = 2 * (
-        layer_parameters(shape) + 2 * text["vocab_size"] * text["hidden_size"] + tower_parameters(shape)
-    )
+    session_bytes = context * kv_bytes(shape)
+    weights = weight_bytes(shape)
     room = (at.gpu_memory_gb - at.reserved_gb) * 1e9 - weights
 
     def token_flops() -> float:
@@ -222,6 +235,22 @@ def row(
     }
 
 
+def against_measured(measured_at: Replica, planned: Replica, at: Assumed, seen: Measured) -> str:
+    """`measured_at`: what is planned for the windows of the measurement; `planned`: for those of the fleets."""
+    rounds_s, fleet_rounds_s = (one.sessions_by_compute * seen.kept_fps for one in (measured_at, planned))
+    return (
+        f"**Measured, it was less.** The 7B's shape with random weights and windows of {HELD_WINDOW_ROUNDS} rounds, "
+        f"encoder and engine in one process, held {HELD_ON_GPU} streams of a frame a second on an H200, in trials of 8 "
+        f"seconds ([engine-gpu.md](engine-gpu.md)): {HELD_ON_GPU} rounds a second, and nothing to spare. Here it is "
+        f"{measured_at.sessions_by_compute} cameras of {seen.kept_fps:.2f} frames a second, {rounds_s:.0f} rounds a "
+        f"second on the slower H100, with {1 - at.busy:.0%} of the time to spare: {rounds_s / HELD_ON_GPU:.1f} times "
+        f"as many. What limited was the host, which takes longer to queue a round's kernels than the GPU to compute "
+        f"them. With windows of {at.window_rounds} rounds, which were not measured, the fleets below count on "
+        f"{fleet_rounds_s:.0f} rounds a second, {fleet_rounds_s / HELD_ON_GPU:.1f} times as many. They are what the "
+        f"GPUs could do; with the engine as it is, take that many times their GPUs."
+    )
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join(lines + ["| " + " | ".join(one) + " |" for one in rows])
@@ -276,8 +305,10 @@ def write() -> str:
         "## Assumed or published",
         table(["what", "value"], [[field.name, f"{getattr(at, field.name):,}"] for field in fields(at)]),
         "## One GPU, derived",
-        "No model of this size was run. From the model's shape and the GPU's published figures: sessions that fit its "
-        "memory, and sessions whose rounds it can compute at the assumed share of its rate.",
+        "From the model's shape and the GPU's published figures: sessions whose rounds it can compute at the assumed "
+        "share of its rate, and sessions that fit its memory with as many tokens as usual rounds have. The engine "
+        "reserves for the longest rounds, about twice as much, unless `MAX_WINDOW_TOKENS` says less "
+        "([settings.md](../settings.md#room-for-sessions)).",
         table(
             [
                 "model",
@@ -301,6 +332,7 @@ def write() -> str:
                 for (name, rounds), one in cans.items()
             ],
         ),
+        against_measured(cans["Qwen2.5-VL-7B", HELD_WINDOW_ROUNDS], can, at, seen),
         f"## Fleets, Qwen2.5-VL-7B, windows of {at.window_rounds} rounds",
         table(
             ["cameras", *(f"{count:,}" for count in FLEETS)],

@@ -13,13 +13,15 @@ CHART = ROOT / "charts/streamo"
 TOOLS = ROOT / ".cache/deploy-tools"
 HELM = TOOLS / "bin/helm"
 APIS = ("ray.io/v1", "kafka.strimzi.io/v1", "monitoring.coreos.com/v1")
+REGISTRY = "image.registry=registry.example"
 GIVEN = (
+    REGISTRY,
     "kafka.bootstrapServers=kafka.example:9092",
     "redisExternal.url=rediss://streamo@redis.example:6379/0",
 )
 PROFILES = {
     "default": ((), GIVEN),
-    "dev": (("dev",), ()),
+    "dev": (("dev",), (REGISTRY,)),
     "prod": (("prod",), (*GIVEN, "cameras.allowedCIDRs={10.1.0.0/16}")),
     "gpu": (("prod", "gpu"), (*GIVEN, "checkpoint.volume.persistentVolumeClaim.claimName=models")),
 }

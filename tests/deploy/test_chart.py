@@ -83,8 +83,6 @@ def validator() -> jsonschema.Draft7Validator:
 
 
 def closed_objects(schema: dict, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    if "$ref" in schema:
-        schema = validator().schema["definitions"][schema["$ref"].rsplit("/", 1)[-1]]
     if schema.get("additionalProperties") is not False:
         return []
     inner = [one for name, of in schema["properties"].items() for one in closed_objects(of, (*path, name))]
@@ -156,9 +154,11 @@ def test_a_wrong_value_is_refused_by_its_name(value: str):
 
 
 @needs_helm
-def test_what_has_to_be_given_is_asked_for():
-    assert "kafka.bootstrapServers" in template("--set", GIVEN[1]).stderr
-    assert "redisExternal.url" in template("--set", GIVEN[0]).stderr
+@pytest.mark.parametrize("missing", GIVEN)
+def test_what_has_to_be_given_is_asked_for(missing: str):
+    done = template(*(text for value in GIVEN if value != missing for text in ("--set", value)))
+    assert done.returncode != 0
+    assert missing.split("=")[0] in done.stderr
 
 
 @needs_helm
@@ -466,7 +466,7 @@ def test_images_are_pinned(profile: str):
 def test_a_digest_wins_over_the_tag():
     digest = "sha256:" + 64 * "0"
     done = template(*values_of("dev"), "--set", f"gateway.image.digest={digest}")
-    assert f"image: docker.io/streamo/gateway@{digest}\n" in done.stdout
+    assert f"image: registry.example/streamo/gateway@{digest}\n" in done.stdout
 
 
 @needs_helm
@@ -492,7 +492,7 @@ def test_settings_are_known_and_taken(profile: str, monkeypatch: pytest.MonkeyPa
     ("value", "variable", "expected"),
     [
         ("settings.llm.max_kv_tokens=123456789", "STREAMO_LLM__MAX_KV_TOKENS", "123456789"),
-        ("settings.ingest.file_roots={/videos}", "STREAMO_INGEST__FILE_ROOTS", '["/videos"]'),
+        ("settings.ingest.file_roots={/clips}", "STREAMO_INGEST__FILE_ROOTS", '["/clips"]'),
         # Helm takes a number with a point for a text unless it comes as JSON or from a file.
         ("settings.llm.commit_period_s=0.25", "STREAMO_LLM__COMMIT_PERIOD_S", "0.25"),
     ],
@@ -503,6 +503,14 @@ def test_values_of_settings_arrive_as_they_were_given(value: str, variable: str,
     rendered = [one for one in yaml.safe_load_all(done.stdout) if one and one["kind"] == "ConfigMap"]
     data = next(one for one in rendered if one["metadata"]["name"] == "streamo")["data"]
     assert data[variable] == expected
+
+
+@needs_helm
+@profiles
+def test_no_file_of_the_pod_may_be_a_stream_but_those_that_compose_allows(profile: str):
+    """Else whoever may add a stream may have ingest open its mounted passwords."""
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["ingest"]["environment"]
+    assert settings_of(profile)["STREAMO_INGEST__FILE_ROOTS"] == compose["STREAMO_INGEST__FILE_ROOTS"]
 
 
 @needs_helm
@@ -603,7 +611,8 @@ def test_ingest_reaches_cameras_kafka_names_and_the_collector_alone(profile: str
 
 @needs_helm
 @profiles
-def test_replicas_of_the_model_fit_the_workers(profile: str):
+def test_a_worker_has_room_for_one_replica_of_each_and_no_more(profile: str):
+    """Exactly, so that pods come and go as the replicas do."""
     (group,) = named(profile, "RayService", "streamo")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
     given = settings_of(profile)
@@ -611,17 +620,19 @@ def test_replicas_of_the_model_fit_the_workers(profile: str):
     def number(name: str, default: float) -> float:
         return float(given.get("STREAMO_" + name, default))
 
+    cpus = 2 * number("MODEL__NUM_THREADS", 1)
+    gpus = number("ENCODER__NUM_GPUS", 0) + number("LLM__NUM_GPUS", 0)
+    if profile == "gpu":
+        assert gpus == pytest.approx(float(limits["nvidia.com/gpu"]))
+        assert cpus <= float(limits["cpu"])
+    else:
+        assert gpus == 0
+        assert cpus == float(limits["cpu"])
     for bound in ("min", "max"):
         replicas = group[f"{bound}Replicas"]
-        encoders, llms = (
-            number(f"ENCODER__{bound}_REPLICAS".upper(), 1),
-            number(f"LLM__{bound}_REPLICAS".upper(), 1),
-        )
-        cpus = (encoders + llms) * number("MODEL__NUM_THREADS", 1)
-        gpus = encoders * number("ENCODER__NUM_GPUS", 0) + llms * number("LLM__NUM_GPUS", 0)
-        assert cpus <= replicas * float(limits["cpu"])
-        assert gpus <= replicas * float(limits.get("nvidia.com/gpu", 0)) + 1e-9
-        assert llms <= number("KAFKA__PARTITIONS", 8)
+        assert number(f"ENCODER__{bound}_REPLICAS".upper(), 1) == replicas
+        assert number(f"LLM__{bound}_REPLICAS".upper(), 1) == replicas
+        assert replicas <= number("KAFKA__PARTITIONS", 8)
     assert (gpus > 0) == (profile == "gpu") == (given.get("STREAMO_MODEL__DEVICE") == "cuda")
 
 
@@ -717,20 +728,80 @@ def test_versions_are_those_of_the_project():
     assert f"kafka_2.13:{values['kafka']['strimzi']['version']} " in jars
 
 
-def test_components_have_one_shape_and_every_value_is_documented():
+COMPONENTS = ("ingest", "gateway", "rayHead", "rayWorker", "redis", "collector", "camera")
+# A value of each kind that no profile has.
+OTHER: dict[str, object] = {
+    "enabled": False,
+    "replicas": 7,
+    "image.repository": "elsewhere.example/other",
+    "image.tag": "9.9.9",
+    "image.digest": "sha256:" + 64 * "0",
+    "resources.requests": {"cpu": "77m"},
+    "resources.limits": {"memory": "77Mi"},
+    "podAnnotations": {"other": "other"},
+    "nodeSelector": {"other": "other"},
+    "tolerations": [{"key": "other"}],
+    "affinity": {"nodeAffinity": {}},
+    "topologySpreadConstraints": [{"maxSkew": 7}],
+    "priorityClassName": "other",
+    "runtimeClassName": "other",
+    "terminationGracePeriodSeconds": 77,
+    "pdb.enabled": False,
+    "pdb.maxUnavailable": 7,
+    "autoscaling.enabled": True,
+    "autoscaling.minReplicas": 2,
+    "autoscaling.maxReplicas": 77,
+    "autoscaling.targetCPUUtilizationPercentage": 77,
+    "allowFrom": [{"podSelector": {"matchLabels": {"other": "other"}}}],
+    "extraEnv": [{"name": "OTHER", "value": "other"}],
+}
+
+
+def value_paths(schema: dict, path: str = "") -> list[str]:
+    """Of all values of a closed object, those within the closed ones of it."""
+    if schema.get("additionalProperties") is not False:
+        return [path]
+    return [
+        one
+        for name, of in schema["properties"].items()
+        for one in value_paths(of, f"{path}.{name}" if path else name)
+    ]
+
+
+@needs_helm
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_every_value_of_a_component_changes_what_is_made(component: str):
+    @cache
+    def made(*values: str) -> str:
+        given = [text for value in ("collector.enabled=true", *values) for text in ("--set-json", value)]
+        done = template(*values_of("dev"), *given)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    paths = value_paths(validator().schema["properties"][component])
+    assert len(paths) > 10
+    for path in paths:
+        is_detail = path.startswith("autoscaling.") and path != "autoscaling.enabled"
+        base = [f"{component}.autoscaling.enabled=true"] if is_detail else []
+        assert made(*base) != made(*base, f"{component}.{path}={json.dumps(OTHER[path])}"), path
+
+
+def test_every_value_is_in_the_schema_and_documented():
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    components = [value for value in values.values() if isinstance(value, dict) and "pdb" in value]
-    assert len(components) == 7
-    assert len({frozenset(one) for one in components}) == 1
+    schema = validator().schema["properties"]
     text = (CHART / "README.md").read_text()
+    assert {name for name, value in values.items() if isinstance(value, dict) and "resources" in value} == {
+        *COMPONENTS
+    }
     for name, value in values.items():
         keys = [name]
-        if isinstance(value, dict) and "pdb" not in value and name != "settings":
+        if name in COMPONENTS:
+            assert set(value) == set(schema[name]["properties"]), name
+            keys += value
+        elif isinstance(value, dict) and name != "settings":
             keys = [f"{name}.{key}" for key in value]
         for key in keys:
             assert f"`{key}`" in text, key
-    for key in components[0]:
-        assert f"`{key}`" in text, key
 
 
 @needs_helm

@@ -53,6 +53,17 @@ def test_alerts_ask_for_declared_metrics_and_have_a_runbook():
         assert anchor in anchors, rule["alert"]
 
 
+@pytest.mark.parametrize(
+    ("service", "metric"), [("llm", Metrics.PARTITIONS_OWNED), ("gateway", Metrics.SUBSCRIBERS)]
+)
+def test_a_service_of_which_nothing_is_left_is_told(service: str, metric: tuple[str, str, str]):
+    """Nobody else tells: ingest's absence shows as silent streams, the encoder's ends the LLM replicas."""
+    name = metric[0].replace(".", "_")
+    assert name.startswith(f"streamo_{service}_")
+    told = [rule for rule in rules() if f"absent({name})" in rule["expr"]]
+    assert [rule["labels"]["severity"] for rule in told] == ["critical"]
+
+
 @pytest.mark.parametrize("suffix", ["_bucket", "_sum"])
 def test_quantiles_are_of_histograms(suffix: str):
     """A query of buckets of something that is counted, not recorded, would stay empty for ever."""

@@ -21,7 +21,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- define "streamo.image" -}}
 {{- $given := .component.image -}}
 {{- $shared := .root.Values.image -}}
-{{- $repository := default (printf "%s/%s/%s" $shared.registry $shared.prefix .image) $given.repository -}}
+{{- $repository := $given.repository -}}
+{{- if not $repository }}
+{{- $registry := required "image.registry: the registry that you pushed our images to; none is published, the chart's README.md says how" $shared.registry }}
+{{- $repository = printf "%s/%s/%s" $registry $shared.prefix .image }}
+{{- end }}
 {{- if $given.digest }}{{ $repository }}@{{ $given.digest }}{{ else }}{{ $repository }}:{{ default (default .root.Chart.AppVersion $shared.tag) $given.tag }}{{ end }}
 {{- end }}
 
