@@ -101,7 +101,7 @@ class Client:
             target.channel.close()
 
     def add_stream(self, stream_id: str, source: str, username: str = "", password: str = "") -> Stream:
-        """The stream as it is kept, without the password. Repeating an identical add changes nothing."""
+        """The stream as it may be told: no password, no query. Repeating an identical add changes nothing."""
         stream = Stream(stream_id=stream_id, source=source, username=username, password=password)
         request = stream_pb2.AddStreamRequest(stream=stream)
         added: Stream = self._call(lambda target: target.streams.AddStream, request).stream
