@@ -41,7 +41,7 @@ CHANNEL_OPTIONS = (
 class ClientError(Exception):
     """What the gateway answered instead: a gRPC status and its text for people.
 
-    `resume_token` is set where a subscription was cut off that can be gone on with.
+    `resume_token` is set where a subscription was cut off, or history is missing something: it goes on behind that.
     """
 
     def __init__(self, code: grpc.StatusCode, text: str, resume_token: bytes = b"") -> None:
@@ -166,7 +166,10 @@ class Client:
         page_size: int = 0,
         page_token: bytes = b"",
     ) -> Iterator[GetEventsResponse]:
-        """Pages of what was told, oldest first within a stream; some may be empty."""
+        """Pages of what was told, oldest first within a stream; some may be empty.
+
+        Where events are missing it ends with DATA_LOSS; the error's `resume_token` is the `page_token` to go on with.
+        """
         wanted = _filter(stream_ids, watch_ids, tasks)
         while True:
             request = event_pb2.GetEventsRequest(filter=wanted, page_size=page_size, page_token=page_token)
@@ -210,7 +213,8 @@ class Client:
                 if error.code() != grpc.StatusCode.UNAVAILABLE:
                     repeated = attempt > 0 and error.code() == grpc.StatusCode.NOT_FOUND
                     kind = _NotFoundOnRepeat if repeated else ClientError
-                    raise kind(error.code(), error.details() or "no reason was given") from None
+                    text = error.details() or "no reason was given"
+                    raise kind(error.code(), text, _token_of(error)) from None
                 self.leave(target)
                 code, text = error.code(), error.details()
         raise ClientError(code, f"no gateway at {', '.join(self._addresses)} answers: {text}")
