@@ -191,6 +191,11 @@ class Client:
         return EventStream(self, _filter(stream_ids, watch_ids, tasks), start, deadline_s, random.Random())
 
     @property
+    def addresses(self) -> list[str]:
+        """The targets, as they were given."""
+        return list(self._addresses)
+
+    @property
     def timeout_s(self) -> float:
         return self._timeout_s
 
