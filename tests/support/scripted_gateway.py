@@ -29,6 +29,7 @@ def event(seq: int, stream_id: str = "a") -> SubscribeResponse:
 
 BOOKMARK = SubscribeResponse(bookmark=Bookmark(), resume_token=b"start")
 GONE = (grpc.StatusCode.UNAVAILABLE, "going down", b"")
+FULL = (grpc.StatusCode.RESOURCE_EXHAUSTED, "no place left", b"")
 
 
 class ScriptedGateway(event_pb2_grpc.EventServiceServicer, stream_pb2_grpc.StreamServiceServicer):
@@ -38,7 +39,7 @@ class ScriptedGateway(event_pb2_grpc.EventServiceServicer, stream_pb2_grpc.Strea
         self.scripts: list[list[Step]] = []
         self.requests: list[SubscribeRequest] = []
         self.removals: list[grpc.StatusCode] = []
-        self.pages: list[GetEventsResponse] = []
+        self.pages: list[GetEventsResponse | grpc.StatusCode] = []
         self.page_tokens: list[bytes] = []
         self.over = threading.Event()
         self._server = grpc.server(ThreadPoolExecutor(8))
@@ -69,17 +70,23 @@ class ScriptedGateway(event_pb2_grpc.EventServiceServicer, stream_pb2_grpc.Strea
     def RemoveStream(
         self, request: stream_pb2.RemoveStreamRequest, context: grpc.ServicerContext
     ) -> stream_pb2.RemoveStreamResponse:
-        code = self.removals.pop(0)
-        if code != grpc.StatusCode.OK:
-            context.abort(code, code.name.lower())
+        _abort_unless_ok(self.removals.pop(0), context)
         return stream_pb2.RemoveStreamResponse()
 
     def GetEvents(
         self, request: event_pb2.GetEventsRequest, context: grpc.ServicerContext
     ) -> GetEventsResponse:
         self.page_tokens.append(request.page_token)
-        return self.pages.pop(0)
+        page = self.pages.pop(0)
+        if isinstance(page, grpc.StatusCode):
+            _abort_unless_ok(page, context)
+        return page
 
     def stop(self) -> None:
         self.over.set()
         self._server.stop(0).wait(10)
+
+
+def _abort_unless_ok(code: grpc.StatusCode, context: grpc.ServicerContext) -> None:
+    if code != grpc.StatusCode.OK:
+        context.abort(code, code.name.lower())

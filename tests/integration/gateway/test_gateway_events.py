@@ -328,7 +328,7 @@ def test_a_subscriber_that_takes_nothing_is_cut_off_with_a_token_and_holds_nobod
 
 def test_no_more_subscribers_than_allowed(kafka_settings: KafkaSettings) -> None:
     settings = gateway_settings(kafka_settings, max_subscribers=1)
-    with RunningGateway(settings) as gateway, Client(gateway.address) as client:
+    with RunningGateway(settings) as gateway, Client(gateway.address, timeout_s=3) as client:
         with client.subscribe(deadline_s=DEADLINE_S) as events:
             next(events)
             with pytest.raises(ClientError, match="all its 1 subscribers") as refused:

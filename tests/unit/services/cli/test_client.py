@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import grpc
 import pytest
-from support.scripted_gateway import BOOKMARK, GONE, ScriptedGateway, event
+from support.scripted_gateway import BOOKMARK, FULL, GONE, ScriptedGateway, event
 
 from services.cli.client import Client, ClientError
 from streamo.v1.event_pb2 import Bookmark, Event, GetEventsResponse, SubscribeResponse
@@ -77,6 +77,49 @@ def test_it_goes_to_the_next_target(make_gateway: Callable[[], ScriptedGateway])
     with Client([one.address, two.address]) as client, client.subscribe(deadline_s=DEADLINE_S) as events:
         assert seqs(events, 2) == [1, 2]
     assert two.requests[0].resume_token == b"a1"
+
+
+def test_a_full_gateway_is_left_for_the_next(make_gateway: Callable[[], ScriptedGateway]) -> None:
+    one, two = make_gateway(), make_gateway()
+    one.scripts, two.scripts = [[FULL], [FULL]], [[BOOKMARK, event(1), GONE], [event(2)]]
+    with Client([one.address, two.address]) as client, client.subscribe(deadline_s=DEADLINE_S) as events:
+        assert seqs(events, 2) == [1, 2]
+    assert [request.resume_token for request in one.requests] == [b"", b"a1"]
+
+
+def test_where_all_gateways_are_full_that_is_told(make_gateway: Callable[[], ScriptedGateway]) -> None:
+    one, two = make_gateway(), make_gateway()
+    one.scripts, two.scripts = [[FULL]] * 50, [[FULL]] * 50
+    with (
+        Client([one.address, two.address], timeout_s=1) as client,
+        pytest.raises(ClientError, match="no place left") as raised,
+    ):
+        next(client.subscribe(deadline_s=DEADLINE_S))
+    assert raised.value.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert one.requests and two.requests
+
+
+def test_a_call_that_a_full_gateway_refuses_goes_to_the_next(
+    make_gateway: Callable[[], ScriptedGateway],
+) -> None:
+    full = grpc.StatusCode.RESOURCE_EXHAUSTED
+    one, two = make_gateway(), make_gateway()
+    one.pages, two.pages = [full, full], [GetEventsResponse(), full]
+    with Client([one.address, two.address]) as client:
+        assert len(list(client.get_events())) == 1
+        with pytest.raises(ClientError, match="resource_exhausted") as raised:
+            next(client.get_events())
+    assert raised.value.code == full
+
+
+def test_a_removal_that_a_full_gateway_refused_was_not_done(
+    make_gateway: Callable[[], ScriptedGateway],
+) -> None:
+    one, two = make_gateway(), make_gateway()
+    one.removals, two.removals = [grpc.StatusCode.RESOURCE_EXHAUSTED], [grpc.StatusCode.NOT_FOUND]
+    with Client([one.address, two.address]) as client, pytest.raises(ClientError) as raised:
+        client.remove_stream("a")
+    assert raised.value.code == grpc.StatusCode.NOT_FOUND
 
 
 def test_close_from_another_thread_ends_it(gateway: ScriptedGateway, client: Client) -> None:
