@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from services.cli.demo import Demo
+from services.cli.local_source import local_source
 from services.cli.options import TaskName
 from services.cli.stack_commands import interrupt
 from services.local.stack_file import DIRECTORY
@@ -48,7 +49,7 @@ def demo(
         DIRECTORY / "demo",
         duration,
         console,
-        source=_source(source),
+        source=local_source(source, "--source") if source else "",
         instruction=ask,
         task=task.value if task is not None else "",
     )
@@ -63,13 +64,3 @@ def demo(
         }
         summary.write_text(json.dumps(written, indent=2) + "\n")
         console.print(f"Written to {summary}.")
-
-
-def _source(source: str) -> str:
-    """Paths are made whole: ingest runs elsewhere. Raises InvalidInput for a file that is not there."""
-    if not source or "://" in source:
-        return source
-    path = Path(source).expanduser().resolve()
-    if not path.is_file():
-        raise InvalidInput(f"--source {source}: there is no such file")
-    return str(path)

@@ -23,12 +23,17 @@ def load_settings() -> Settings:
     return Settings.load()
 
 
+def given_gateway(gateway: str) -> str:
+    """`gateway`, else STREAMO_GATEWAY; empty where the local stack's is meant. To be asked before `load_settings`."""
+    return gateway or os.environ.get(VARIABLE, "")
+
+
 def gateway_targets(gateway: str, directory: Path) -> list[str]:
     """`gateway` ("host:port", several with commas), else STREAMO_GATEWAY, else the local stack's.
 
     Raises Unavailable where none of them is given.
     """
-    given = gateway or os.environ.get(VARIABLE, "")
+    given = given_gateway(gateway)
     if given:
         return [target.strip() for target in given.split(",")]
     state = StackFile(directory).read()

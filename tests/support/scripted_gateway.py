@@ -38,6 +38,7 @@ class ScriptedGateway(event_pb2_grpc.EventServiceServicer, stream_pb2_grpc.Strea
     def __init__(self) -> None:
         self.scripts: list[list[Step]] = []
         self.requests: list[SubscribeRequest] = []
+        self.added: list[stream_pb2.Stream] = []
         self.removals: list[grpc.StatusCode] = []
         self.pages: list[GetEventsResponse | grpc.StatusCode] = []
         self.page_tokens: list[bytes] = []
@@ -66,6 +67,12 @@ class ScriptedGateway(event_pb2_grpc.EventServiceServicer, stream_pb2_grpc.Strea
         if context.add_callback(ended.set):
             while not ended.wait(0.05) and not self.over.is_set():
                 pass
+
+    def AddStream(
+        self, request: stream_pb2.AddStreamRequest, context: grpc.ServicerContext
+    ) -> stream_pb2.AddStreamResponse:
+        self.added.append(request.stream)
+        return stream_pb2.AddStreamResponse(stream=request.stream)
 
     def RemoveStream(
         self, request: stream_pb2.RemoveStreamRequest, context: grpc.ServicerContext
