@@ -9,11 +9,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from services.cli.demo import Demo
 from services.cli.local_source import local_source
 from services.cli.options import TaskName
 from services.cli.stack_commands import interrupt
-from services.local.stack_file import DIRECTORY
+from services.local.directory import DIRECTORY
 from services.shared.errors import InvalidInput
 
 
@@ -41,6 +40,8 @@ def demo(
 
         streamo demo --source rtsp://192.0.2.7/stream1 --ask "Tell me when somebody comes to the door." --task event
     """
+    from services.cli.demo import Demo
+
     if not source and (ask or task):
         raise InvalidInput("--ask and --task are for a video of your own: give it with --source")
     signal.signal(signal.SIGTERM, interrupt)

@@ -15,7 +15,7 @@ from services.cli.event_line import event_line
 from services.cli.gateway_target import open_client
 from services.cli.kept_token import KeptToken
 from services.cli.options import Directory, Gateway, TaskName
-from services.local.stack_file import DIRECTORY
+from services.local.directory import DIRECTORY
 from streamo.v1.event_pb2 import Event, SubscribeResponse
 
 # Where a token leads nowhere: it is of another installation, or what it points at was deleted.

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 from services.cli.client import Client
-from services.local.stack_file import StackFile
 from services.shared.errors import Unavailable
 from services.shared.settings import Settings
 
@@ -36,6 +35,12 @@ def gateway_targets(gateway: str, directory: Path) -> list[str]:
     given = given_gateway(gateway)
     if given:
         return [target.strip() for target in given.split(",")]
+    try:
+        from services.local.stack_file import StackFile
+    except ModuleNotFoundError:
+        raise Unavailable(
+            f"no gateway: name one with --gateway or {VARIABLE} (there is no local stack without the extra `local`)"
+        ) from None
     state = StackFile(directory).read()
     if state is None or not state.is_alive:
         raise Unavailable(

@@ -17,9 +17,7 @@ from services.cli.doctor import Doctor
 from services.cli.gateway_target import load_settings
 from services.cli.options import Directory
 from services.cli.start_progress import StartProgress
-from services.local.detached import start_detached
-from services.local.local_stack import LocalStack
-from services.local.stack_file import DIRECTORY, StackFile
+from services.local.directory import DIRECTORY
 from services.shared.lifecycle import StopSignal
 
 _NEXT_STEPS = """
@@ -49,6 +47,9 @@ def up(
 
         streamo up --detach          returns; `streamo down` stops everything
     """
+    from services.local.detached import start_detached
+    from services.local.local_stack import LocalStack
+
     console = Console()
     progress = StartProgress(console)
     if detach:
@@ -77,12 +78,16 @@ def down(directory: Directory = DIRECTORY) -> None:
 
     Also cleans up after a stack that was killed: it ends those processes, and only those, that the stack had started.
     """
+    from services.local.stack_file import StackFile
+
     ended = StackFile(directory).end_stack()
     print(f"Stopped: {', '.join(ended)}." if ended else f"Nothing runs in {directory}.")
 
 
 def status(directory: Directory = DIRECTORY) -> None:
     """Show what runs here and how each stream is doing. Ends with code 1 where no stack is up."""
+    from services.local.stack_file import StackFile
+
     console = Console()
     state = StackFile(directory).read()
     if state is None or not state.is_alive:

@@ -12,7 +12,7 @@ from services.cli.event_line import media_time_text
 from services.cli.gateway_target import given_gateway, open_client
 from services.cli.local_source import local_source
 from services.cli.options import Directory, Gateway
-from services.local.stack_file import DIRECTORY
+from services.local.directory import DIRECTORY
 from streamo.v1.frame_pb2 import SourceState
 from streamo.v1.stream_pb2 import StreamStatus
 

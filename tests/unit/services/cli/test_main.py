@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from services.cli import stack_commands
 from services.cli.gateway_target import gateway_targets
 from services.cli.main import app, main
+from services.local import detached
 from services.local.ports import free_ports
 from services.local.process_record import ProcessRecord
 from services.local.stack_file import StackState
@@ -135,7 +135,7 @@ def test_the_next_steps_call_the_command_as_another_terminal_finds_it(
     state = StackState(
         supervisor=ProcessRecord.of("supervisor", os.getpid()), state="ready", gateway="here:1"
     )
-    monkeypatch.setattr(stack_commands, "start_detached", lambda directory, on_change: state)
+    monkeypatch.setattr(detached, "start_detached", lambda directory, on_change: state)
     monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
     monkeypatch.chdir(tmp_path)
     command = tmp_path / ".venv" / "bin" / "streamo"
