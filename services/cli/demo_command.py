@@ -21,7 +21,9 @@ def demo(
     source: Annotated[
         str,
         typer.Option(
-            metavar="VIDEO", help="A file, rtsp:// or http(s):// of your own instead of the cameras."
+            metavar="VIDEO",
+            help="A file, rtsp:// or http(s):// of your own instead of the cameras. The embedded model knows the "
+            "simulated place alone: for real video set STREAMO_MODEL__PATH to a tuned checkpoint (docs/training.md).",
         ),
     ] = "",
     ask: Annotated[str, typer.Option(metavar="TEXT", help="What you want to know about it.")] = "",
