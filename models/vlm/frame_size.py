@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 MAX_ASPECT = 200
 
@@ -43,8 +44,7 @@ class FrameBudget:
     @classmethod
     def load(cls, model_dir: str | Path) -> FrameBudget:
         """Read `preprocessor_config.json` of a model directory, in either of its two spellings."""
-        path = Path(model_dir) / "preprocessor_config.json"
-        config = json.loads(path.read_text(encoding="utf-8"))
+        path, config = read_preprocessor_config(model_dir)
         size = config.get("size") or {}
         min_pixels = config.get("min_pixels") or size.get("shortest_edge") or size.get("min_pixels")
         max_pixels = config.get("max_pixels") or size.get("longest_edge") or size.get("max_pixels")
@@ -95,3 +95,12 @@ class FrameBudget:
         """Visual tokens of a frame whose size `fit` gave."""
         rows, cols = self.grid(height, width)
         return rows * cols
+
+
+def read_preprocessor_config(model_dir: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The file and what it holds. ValueError where a model directory has none."""
+    path = Path(model_dir) / "preprocessor_config.json"
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: copy it from the checkpoint that this one was tuned from")
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return path, config

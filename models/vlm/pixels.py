@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from models.vlm.frame_size import FrameBudget
+from models.vlm.frame_size import FrameBudget, read_preprocessor_config
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,10 @@ class PixelFormat:
 
     @classmethod
     def load(cls, model_dir: str | Path) -> PixelFormat:
-        path = Path(model_dir) / "preprocessor_config.json"
-        config = json.loads(path.read_text(encoding="utf-8"))
+        path, config = read_preprocessor_config(model_dir)
+        for name in ("image_mean", "image_std"):
+            if name not in config:
+                raise ValueError(f"{path} has no {name}: three numbers, for red, green and blue")
         mean, std = (tuple(float(value) for value in config[name]) for name in ("image_mean", "image_std"))
         if len(mean) != 3 or len(std) != 3:
             raise ValueError(f"{path}: image_mean and image_std must have three numbers each")

@@ -26,8 +26,13 @@ class StreamoConfig:
 
     def __post_init__(self) -> None:
         for name in ("window_rounds", "max_reply_tokens", "max_instruction_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{FILE_NAME}: {name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if type(value) is not int:  # a bool is an int, too
+                raise ValueError(f"{FILE_NAME}: {name} must be a whole number, got {value!r}")
+            if value < 1:
+                raise ValueError(f"{FILE_NAME}: {name} must be at least 1, got {value}")
+        if not isinstance(self.system_prompt, str):
+            raise ValueError(f"{FILE_NAME}: system_prompt must be a text, got {self.system_prompt!r}")
         is_number = [isinstance(bias, int | float) and math.isfinite(bias) for bias in self.state_bias]
         if is_number != [True, True]:
             raise ValueError(

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from services.cli.eval_progress import mistakes_told, progress
+from services.cli.options import Device
 
 if TYPE_CHECKING:  # torch, which other commands need not wait for
     from models.evaluation.benchmarks.ovo_score import OvoScore
@@ -35,7 +36,6 @@ ModeOption = Annotated[
     typer.Option(help="official: an answer is forced when asked. push: it speaks when it chooses to."),
 ]
 Fps = Annotated[float, typer.Option(min=0.1, max=30, help="Frames a second.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
 AtOnce = Annotated[int, typer.Option(min=1, help="Questions in the engine at a time.")]
 WindowRounds = Annotated[int | None, typer.Option(min=1, help="Else as the checkpoint was trained.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")]

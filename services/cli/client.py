@@ -23,6 +23,8 @@ RESUME_TOKEN_KEY = "resume-token-bin"
 _MIN_BACK_OFF_S = 0.2
 _MAX_BACK_OFF_S = 5.0
 _ASK_GRACE_S = 10.0
+# The target is away, or has no place left: another may have.
+_NEXT_TARGET = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 CHANNEL_OPTIONS = (
     # A gateway that is gone without a word is noticed within 15 s. The third is what counts for one whose kernel
     # still acknowledges: gRPC's default for an unanswered ping is a minute, whatever the second says.
@@ -41,7 +43,7 @@ CHANNEL_OPTIONS = (
 class ClientError(Exception):
     """What the gateway answered instead: a gRPC status and its text for people.
 
-    `resume_token` is set where a subscription was cut off that can be gone on with.
+    `resume_token` is set where a subscription was cut off, or history is missing something: it goes on behind that.
     """
 
     def __init__(self, code: grpc.StatusCode, text: str, resume_token: bytes = b"") -> None:
@@ -68,7 +70,7 @@ Method = Callable[[_Target], Callable[..., T]]
 
 
 class Client:
-    """Calls one of `targets` ("host:port"); when it does not answer, the next. May be shared between threads.
+    """Calls one of `targets` ("host:port"); when it does not answer or is full, the next. Threads may share it.
 
     It speaks TLS where `settings` name an authority, and raises InvalidInput where a file of theirs is wrong.
     Every call ends within `timeout_s` for each target (`ask` and `subscribe` have their own) or raises
@@ -101,7 +103,7 @@ class Client:
             target.channel.close()
 
     def add_stream(self, stream_id: str, source: str, username: str = "", password: str = "") -> Stream:
-        """The stream as it is kept, without the password. Repeating an identical add changes nothing."""
+        """The stream as it may be told: no password, no query. Repeating an identical add changes nothing."""
         stream = Stream(stream_id=stream_id, source=source, username=username, password=password)
         request = stream_pb2.AddStreamRequest(stream=stream)
         added: Stream = self._call(lambda target: target.streams.AddStream, request).stream
@@ -166,7 +168,10 @@ class Client:
         page_size: int = 0,
         page_token: bytes = b"",
     ) -> Iterator[GetEventsResponse]:
-        """Pages of what was told, oldest first within a stream; some may be empty."""
+        """Pages of what was told, oldest first within a stream; some may be empty.
+
+        Where events are missing it ends with DATA_LOSS; the error's `resume_token` is the `page_token` to go on with.
+        """
         wanted = _filter(stream_ids, watch_ids, tasks)
         while True:
             request = event_pb2.GetEventsRequest(filter=wanted, page_size=page_size, page_token=page_token)
@@ -188,6 +193,11 @@ class Client:
         return EventStream(self, _filter(stream_ids, watch_ids, tasks), start, deadline_s, random.Random())
 
     @property
+    def addresses(self) -> list[str]:
+        """The targets, as they were given."""
+        return list(self._addresses)
+
+    @property
     def timeout_s(self) -> float:
         return self._timeout_s
 
@@ -196,24 +206,28 @@ class Client:
         return self._targets[self._current]
 
     def leave(self, target: _Target) -> None:
-        """`target` did not answer: the next is in use from now on, unless another thread has moved on."""
+        """`target` did not answer, or is full: the next is in use from now on, unless another thread has moved on."""
         index = self._targets.index(target)
         if self._current == index:
             self._current = (index + 1) % len(self._targets)
 
     def _call(self, method: Method[Any], request: Any, timeout_s: float | None = None) -> Any:
-        for attempt in range(len(self._targets)):
+        may_be_done = False
+        for _ in self._targets:
             target = self.target()
             try:
                 return method(target)(request, timeout=timeout_s or self._timeout_s)
             except grpc.RpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE:
-                    repeated = attempt > 0 and error.code() == grpc.StatusCode.NOT_FOUND
+                code, text = error.code(), error.details() or "no reason was given"
+                if code not in _NEXT_TARGET:
+                    repeated = may_be_done and code == grpc.StatusCode.NOT_FOUND
                     kind = _NotFoundOnRepeat if repeated else ClientError
-                    raise kind(error.code(), error.details() or "no reason was given") from None
+                    raise kind(code, text, _token_of(error)) from None
+                may_be_done |= code == grpc.StatusCode.UNAVAILABLE
                 self.leave(target)
-                code, text = error.code(), error.details()
-        raise ClientError(code, f"no gateway at {', '.join(self._addresses)} answers: {text}")
+        if code == grpc.StatusCode.UNAVAILABLE:
+            text = f"no gateway at {', '.join(self._addresses)} answers: {text}"
+        raise ClientError(code, text)
 
     def _remove(self, method: Method[Any], request: Any) -> None:
         try:
@@ -226,8 +240,9 @@ class EventStream(Iterator[SubscribeResponse]):
     """Messages of one subscription, across gateways: each event once, in order within its stream, none left out.
 
     Blocks in `next`; `close` may be called from any thread and ends it. The first connection must come about
-    within the client's `timeout_s`; after that it is sought again for ever. Raises ClientError for everything
-    that coming back does not mend, such as RESOURCE_EXHAUSTED for a subscriber that was too slow.
+    within the client's `timeout_s`; after that it is sought again for ever, also while all gateways are full. Raises
+    ClientError for everything that coming back does not mend, such as RESOURCE_EXHAUSTED for a subscriber that was
+    too slow.
     """
 
     def __init__(
@@ -245,6 +260,7 @@ class EventStream(Iterator[SubscribeResponse]):
         self._last_seqs: dict[str, int] = {}
         self._closed = threading.Event()
         self._call: Any = None
+        self._has_message = False  # of this call
         self._target: _Target | None = None
         self.resume_token = start if isinstance(start, bytes) else b""
         self.num_reconnects = 0
@@ -268,11 +284,12 @@ class EventStream(Iterator[SubscribeResponse]):
             try:
                 message: SubscribeResponse = next(self._call)
             except StopIteration:
-                self._reconnect("the gateway ended the subscription")
+                self._reconnect(grpc.StatusCode.UNAVAILABLE, "the gateway ended the subscription")
             except grpc.RpcError as error:
                 self._on_error(error)
             else:
                 self._connect_by = None
+                self._has_message = True
                 self._back_off_s = _MIN_BACK_OFF_S
                 self.resume_token = message.resume_token
                 if not self._is_repeat(message):
@@ -287,6 +304,7 @@ class EventStream(Iterator[SubscribeResponse]):
             request.earliest = True
         else:
             request.now = True
+        self._has_message = False
         self._target = self._client.target()
         self._call = self._target.events.Subscribe(request, timeout=self._left_s())
         if self._closed.is_set():  # `close` came in between
@@ -300,15 +318,17 @@ class EventStream(Iterator[SubscribeResponse]):
             return
         text = error.details() or "no reason was given"
         token = _token_of(error)
-        if error.code() != grpc.StatusCode.UNAVAILABLE:
+        # Once there were messages, a bound that was reached is the subscriber's own: it is too slow anywhere.
+        is_too_slow = self._has_message and error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        if is_too_slow or error.code() not in _NEXT_TARGET:
             self.close()
             raise ClientError(error.code(), text, token or self.resume_token) from None
-        self._reconnect(text)
+        self._reconnect(error.code(), text)
 
-    def _reconnect(self, text: str) -> None:
+    def _reconnect(self, code: grpc.StatusCode, text: str) -> None:
         if self._connect_by is not None and time.monotonic() >= self._connect_by:
             self.close()
-            raise ClientError(grpc.StatusCode.UNAVAILABLE, text, self.resume_token)
+            raise ClientError(code, text, self.resume_token)
         self._call = None
         assert self._target is not None
         self._client.leave(self._target)

@@ -145,16 +145,14 @@ def check(
                 file, findings.add, lambda: progress.advance(task)
             )
         findings.close()
-        if plot is not None:
-            from models.data.check_plots import plot_statistics
-
-            plot_statistics(statistics, plot)
     except ModuleNotFoundError as error:
         raise InvalidInput(
-            f"--plot needs {error.name}: pip install 'streamo[training]', or leave --plot out"
+            f"opening videos needs {error.name}: pip install 'streamo[training]', or give --no-videos"
         ) from error
     except (ValueError, OSError) as error:
         raise InvalidInput(str(error)) from error
+    if plot is not None:
+        _plot(statistics, plot)
     if as_json:
         print(json.dumps(statistics.to_element(), indent=2))
     else:
@@ -165,6 +163,19 @@ def check(
 
 app.command()(curate)
 app.command()(simulate)
+
+
+def _plot(statistics: "DataStatistics", path: Path) -> None:
+    from models.data.check_plots import plot_statistics
+
+    try:
+        plot_statistics(statistics, path)
+    except ModuleNotFoundError as error:
+        raise InvalidInput(
+            f"--plot needs {error.name}: pip install 'streamo[training]', or leave --plot out"
+        ) from error
+    except (ValueError, OSError) as error:
+        raise InvalidInput(f"--plot: {error}") from error
 
 
 def _show(statistics: "DataStatistics") -> None:

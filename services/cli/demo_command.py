@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from services.cli.demo import Demo
+from services.cli.local_source import local_source
 from services.cli.options import TaskName
 from services.cli.stack_commands import interrupt
-from services.local.stack_file import DIRECTORY
+from services.local.directory import DIRECTORY
 from services.shared.errors import InvalidInput
 
 
@@ -21,7 +21,9 @@ def demo(
     source: Annotated[
         str,
         typer.Option(
-            metavar="VIDEO", help="A file, rtsp:// or http(s):// of your own instead of the cameras."
+            metavar="VIDEO",
+            help="A file, rtsp:// or http(s):// of your own instead of the cameras. The embedded model knows the "
+            "simulated place alone: for real video set STREAMO_MODEL__PATH to a tuned checkpoint (docs/training.md).",
         ),
     ] = "",
     ask: Annotated[str, typer.Option(metavar="TEXT", help="What you want to know about it.")] = "",
@@ -40,6 +42,8 @@ def demo(
 
         streamo demo --source rtsp://192.0.2.7/stream1 --ask "Tell me when somebody comes to the door." --task event
     """
+    from services.cli.demo import Demo
+
     if not source and (ask or task):
         raise InvalidInput("--ask and --task are for a video of your own: give it with --source")
     signal.signal(signal.SIGTERM, interrupt)
@@ -48,7 +52,7 @@ def demo(
         DIRECTORY / "demo",
         duration,
         console,
-        source=_source(source),
+        source=local_source(source, "--source") if source else "",
         instruction=ask,
         task=task.value if task is not None else "",
     )
@@ -63,13 +67,3 @@ def demo(
         }
         summary.write_text(json.dumps(written, indent=2) + "\n")
         console.print(f"Written to {summary}.")
-
-
-def _source(source: str) -> str:
-    """Paths are made whole: ingest runs elsewhere. Raises InvalidInput for a file that is not there."""
-    if not source or "://" in source:
-        return source
-    path = Path(source).expanduser().resolve()
-    if not path.is_file():
-        raise InvalidInput(f"--source {source}: there is no such file")
-    return str(path)

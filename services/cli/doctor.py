@@ -89,8 +89,11 @@ class Doctor:
         if not missing:
             return Finding("kafka", True, f"{len(jars.jars)} jars in {jars.cache}")
         size_mb = sum(jar.size_bytes for jar in missing) / 1e6
-        mend = "nothing to do with internet: the first `streamo up` fetches them. Without: copy ~/.m2/repository here"
-        return Finding("kafka", True, f"{len(missing)} jars ({size_mb:.0f} MB) still to be fetched", mend)
+        found = (
+            f"{len(missing)} jars ({size_mb:.0f} MB) still to be fetched: the first `streamo up` does it; "
+            "without internet, copy ~/.m2/repository from a machine that has them"
+        )
+        return Finding("kafka", True, found)
 
     def _redis(self) -> Finding:
         from services.local.redis_server import redis_binary

@@ -11,7 +11,7 @@ from rich.table import Table
 from services.cli import benchmark_commands
 from services.cli.eval_progress import mistakes_told, progress
 from services.cli.finding_log import FindingLog
-from services.cli.options import TaskName
+from services.cli.options import Device, TaskName
 
 if TYPE_CHECKING:  # torch, which other commands need not wait for
     from models.evaluation.report import ScoredRun
@@ -61,7 +61,6 @@ Sensitivity = Annotated[
     float, typer.Option(help="Added to the logits of Standby and Response: positive speaks sooner.")
 ]
 WeightsDtype = Annotated[Dtype, typer.Option(help="Of weights and cache.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")]
 AtOnce = Annotated[int, typer.Option(min=1, help="Sessions in the engine at a time.")]
 
 

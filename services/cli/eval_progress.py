@@ -12,11 +12,14 @@ from services.shared.errors import InvalidInput
 @contextmanager
 def mistakes_told() -> Iterator[None]:
     """A caller's mistake ends the command with one line instead of a traceback."""
+    from models.engine.errors import EngineFull
     from models.evaluation.plots import PlotsUnavailable
 
     try:
         yield
-    except (ValueError, PlotsUnavailable) as error:
+    except EngineFull as error:
+        raise InvalidInput(f"{error}: give a higher --at-once, or fewer --window-rounds") from error
+    except (ValueError, OSError, PlotsUnavailable) as error:  # an OSError names its file
         raise InvalidInput(str(error)) from error
 
 

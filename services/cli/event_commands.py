@@ -1,23 +1,25 @@
 """`streamo ask` and `streamo tail`: what the streams have to say."""
 
 import json
-import os
 import time
 from enum import StrEnum
-from hashlib import sha256
-from pathlib import Path
 from typing import Annotated
 
+import grpc
 import typer
 from google.protobuf.json_format import MessageToDict
 from rich.console import Console
 
-from services.cli.client import EventStream, Start
+from services.cli.client import ClientError, EventStream, Start
 from services.cli.event_line import event_line
 from services.cli.gateway_target import open_client
+from services.cli.kept_token import KeptToken
 from services.cli.options import Directory, Gateway, TaskName
-from services.local.stack_file import DIRECTORY
+from services.local.directory import DIRECTORY
 from streamo.v1.event_pb2 import Event, SubscribeResponse
+
+# Where a token leads nowhere: it is of another installation, or what it points at was deleted.
+_USELESS_TOKEN = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.OUT_OF_RANGE)
 
 
 class From(StrEnum):
@@ -72,8 +74,9 @@ def tail(
 ) -> None:
     """Follow what the streams say, as they say it, until Ctrl-C.
 
-    It goes on where the last tail with the same filter stopped, so nothing is missed in between; the first time it
-    begins with the next event. It outlives gateways that restart.
+    It goes on where the last tail with the same filter at the same gateway stopped, so nothing is missed in between;
+    the first time it begins with the next event. It outlives gateways that restart. Where events are lost it ends and
+    says so; the next tail goes on behind them.
 
     Examples:
 
@@ -84,35 +87,25 @@ def tail(
         streamo tail --json | jq .event.text
     """
     streams, watches, tasks = stream or [], watch or [], task or []
-    kept = _KeptToken(directory, [*streams, "/", *watches, "/", *(one.value for one in tasks)])
-    start: Start = from_.value if from_ is not None else (kept.read() or "now")
     with open_client(gateway, directory) as client:
+        kept = KeptToken(directory, client.addresses, streams, watches, tasks)
+        start: Start = from_.value if from_ is not None else (kept.read() or "now")
         subscription = client.subscribe(streams, watches, [one.value_in_protocol for one in tasks], start)
         with subscription:
             try:
                 _follow(subscription, kept, as_json, count)
             except KeyboardInterrupt:
                 pass
+            except ClientError as error:
+                if error.code in _USELESS_TOKEN:
+                    text = f"{error.text}; begin anew with `--from now` or `--from earliest`"
+                    raise ClientError(error.code, text) from None
+                if error.resume_token:
+                    kept.write(error.resume_token)
+                raise
 
 
-class _KeptToken:
-    """The resume token of the last tail with one filter."""
-
-    def __init__(self, directory: Path, wanted: list[str]) -> None:
-        name = sha256("\n".join(wanted).encode()).hexdigest()[:16]
-        self._path = directory / f"tail-{name}.token"
-
-    def read(self) -> bytes:
-        return self._path.read_bytes() if self._path.exists() else b""
-
-    def write(self, token: bytes) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        staged = self._path.with_suffix(".tmp")
-        staged.write_bytes(token)
-        os.replace(staged, self._path)
-
-
-def _follow(subscription: EventStream, kept: _KeptToken, as_json: bool, count: int) -> None:
+def _follow(subscription: EventStream, kept: KeptToken, as_json: bool, count: int) -> None:
     console = Console()
     left = count
     for message in subscription:

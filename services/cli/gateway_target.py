@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 from services.cli.client import Client
-from services.local.stack_file import StackFile
 from services.shared.errors import Unavailable
 from services.shared.settings import Settings
 
@@ -23,14 +22,25 @@ def load_settings() -> Settings:
     return Settings.load()
 
 
+def given_gateway(gateway: str) -> str:
+    """`gateway`, else STREAMO_GATEWAY; empty where the local stack's is meant. To be asked before `load_settings`."""
+    return gateway or os.environ.get(VARIABLE, "")
+
+
 def gateway_targets(gateway: str, directory: Path) -> list[str]:
     """`gateway` ("host:port", several with commas), else STREAMO_GATEWAY, else the local stack's.
 
     Raises Unavailable where none of them is given.
     """
-    given = gateway or os.environ.get(VARIABLE, "")
+    given = given_gateway(gateway)
     if given:
         return [target.strip() for target in given.split(",")]
+    try:
+        from services.local.stack_file import StackFile
+    except ModuleNotFoundError:
+        raise Unavailable(
+            f"no gateway: name one with --gateway or {VARIABLE} (there is no local stack without the extra `local`)"
+        ) from None
     state = StackFile(directory).read()
     if state is None or not state.is_alive:
         raise Unavailable(

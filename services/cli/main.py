@@ -71,6 +71,15 @@ def main() -> None:
     except (ServiceError, ClientError) as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("models", "services", "streamo"):
+            raise
+        print(
+            f"Error: this command needs {error.name}, which is not installed: install Streamo with the extra `local`, "
+            "for `streamo train`, `eval`, `model` and `data` with `training`",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output is gone: `streamo tail | head`

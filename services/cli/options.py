@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from services.shared.errors import InvalidInput
 from streamo.v1 import task_pb2
 
 Gateway = Annotated[
@@ -18,6 +19,27 @@ Directory = Annotated[
     Path,
     typer.Option("--directory", metavar="DIR", help="Where the local stack keeps everything."),
 ]
+
+
+def _checked_device(device: str) -> str:
+    """Raises InvalidInput for one that torch does not have here."""
+    if device != "cpu":
+        import torch
+
+        try:
+            torch.zeros(1, device=device).item()
+        except (
+            AssertionError,
+            RuntimeError,
+        ) as error:  # the first is how torch says that it was built without CUDA
+            reason = str(error).partition("\n")[0]
+            raise InvalidInput(
+                f"--device {device}: torch cannot use it here ({reason}); the default is cpu"
+            ) from error
+    return device
+
+
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...", callback=_checked_device)]
 
 
 class TaskName(StrEnum):

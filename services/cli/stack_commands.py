@@ -1,8 +1,10 @@
 """`streamo up`, `down`, `status`, `doctor`, `simulate`: the machine's side."""
 
 import os
+import shutil
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
@@ -15,17 +17,16 @@ from services.cli.doctor import Doctor
 from services.cli.gateway_target import load_settings
 from services.cli.options import Directory
 from services.cli.start_progress import StartProgress
-from services.local.detached import start_detached
-from services.local.local_stack import LocalStack
-from services.local.stack_file import DIRECTORY, StackFile
+from services.local.directory import DIRECTORY
 from services.shared.lifecycle import StopSignal
 
 _NEXT_STEPS = """
-Next, in another terminal:
-  streamo simulate gate=7                                           a simulated camera at rtsp://127.0.0.1:8554/gate
-  streamo stream add gate rtsp://127.0.0.1:8554/gate                watch it
-  streamo watch add gate cars "Tell me when a car arrives." --task event
-  streamo tail                                                      what it says, as it says it
+Next, in another terminal, a simulated camera at rtsp://127.0.0.1:8554/gate:
+  {streamo} simulate gate=7
+And in a third one, to watch it and to see what is said, as it is said:
+  {streamo} stream add gate rtsp://127.0.0.1:8554/gate
+  {streamo} watch add gate cars "Tell me when a car arrives." --task event
+  {streamo} tail
 """
 
 
@@ -46,13 +47,16 @@ def up(
 
         streamo up --detach          returns; `streamo down` stops everything
     """
+    from services.local.detached import start_detached
+    from services.local.local_stack import LocalStack
+
     console = Console()
     progress = StartProgress(console)
     if detach:
         with progress:
             state = start_detached(directory, progress)
-        console.print(f"\nUp. The gateway is at {state.gateway}. Stop it with: streamo down")
-        console.print(_NEXT_STEPS, soft_wrap=True)
+        console.print(f"\nUp. The gateway is at {state.gateway}. Stop it with: {_streamo()} down")
+        console.print(_NEXT_STEPS.format(streamo=_streamo()), soft_wrap=True)
         return
     signal.signal(signal.SIGTERM, interrupt)
     stack = LocalStack(directory, load_settings(), progress)
@@ -60,7 +64,7 @@ def up(
         with progress:
             stack.up()
         console.print(f"\nUp. The gateway is at {stack.gateway_address}. Ctrl-C stops it.")
-        console.print(_NEXT_STEPS, soft_wrap=True)
+        console.print(_NEXT_STEPS.format(streamo=_streamo()), soft_wrap=True)
         stop = StopSignal()
         while not stop.wait(3600.0):
             pass
@@ -74,12 +78,16 @@ def down(directory: Directory = DIRECTORY) -> None:
 
     Also cleans up after a stack that was killed: it ends those processes, and only those, that the stack had started.
     """
+    from services.local.stack_file import StackFile
+
     ended = StackFile(directory).end_stack()
     print(f"Stopped: {', '.join(ended)}." if ended else f"Nothing runs in {directory}.")
 
 
 def status(directory: Directory = DIRECTORY) -> None:
     """Show what runs here and how each stream is doing. Ends with code 1 where no stack is up."""
+    from services.local.stack_file import StackFile
+
     console = Console()
     state = StackFile(directory).read()
     if state is None or not state.is_alive:
@@ -150,6 +158,14 @@ def simulate(
     command = ["--port", str(port), "--fps", str(fps), *further, "--streams", *names]
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "services.camera", *command])
+
+
+def _streamo() -> str:
+    """This command as another terminal in this directory finds it, whose PATH need not hold it."""
+    if shutil.which("streamo"):
+        return "streamo"
+    script = Path(sys.executable).with_name("streamo")
+    return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:

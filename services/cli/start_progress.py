@@ -1,14 +1,15 @@
 """Shows how the parts of a local stack come up."""
 
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from services.local.stack_file import StackState
+if TYPE_CHECKING:  # psutil, which is not there where only the command is installed
+    from services.local.stack_file import StackState
 
 _STYLES = {"waiting": "dim", "starting": "yellow", "ready": "green", "failed": "bold red"}
 
@@ -22,7 +23,7 @@ class StartProgress:
         self._console = console
         self._told: dict[str, str] = {}
 
-    def __call__(self, state: StackState) -> None:
+    def __call__(self, state: "StackState") -> None:
         if self._terminal:
             self._live.update(self._table(state))
             return
@@ -42,7 +43,7 @@ class StartProgress:
         if self._terminal:
             self._live.stop()
 
-    def _table(self, state: StackState) -> Table:
+    def _table(self, state: "StackState") -> Table:
         table = Table.grid(padding=(0, 2))
         for name, (word, detail) in state.parts.items():
             table.add_row(name, Text(word, style=_STYLES.get(word, "")), detail)

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from services.cli.event_line import media_time_text
-from services.cli.gateway_target import open_client
+from services.cli.gateway_target import given_gateway, open_client
+from services.cli.local_source import local_source
 from services.cli.options import Directory, Gateway
-from services.local.stack_file import DIRECTORY
+from services.local.directory import DIRECTORY
 from streamo.v1.frame_pb2 import SourceState
 from streamo.v1.stream_pb2 import StreamStatus
 
@@ -21,7 +22,9 @@ app = typer.Typer(no_args_is_help=True, help="Add, remove and list streams: came
 @app.command()
 def add(
     stream_id: Annotated[str, typer.Argument(help="Your name for it: up to 64 of a-z 0-9 . _ -")],
-    source: Annotated[str, typer.Argument(help="rtsp://..., http://... or the path of a video file.")],
+    source: Annotated[
+        str, typer.Argument(help="rtsp://..., http://... or the path of a video file, as ingest sees it.")
+    ],
     username: Annotated[str, typer.Option(help="Of the camera.")] = "",
     password_stdin: Annotated[
         bool,
@@ -38,6 +41,8 @@ def add(
 
         streamo stream add lobby /videos/lobby.mp4
     """
+    if not given_gateway(gateway):
+        source = local_source(source, "SOURCE")
     password = ""
     if password_stdin:
         password = sys.stdin.readline().rstrip("\n")

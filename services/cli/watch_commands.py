@@ -8,7 +8,7 @@ from rich.table import Table
 
 from services.cli.gateway_target import open_client
 from services.cli.options import Directory, Gateway, TaskName
-from services.local.stack_file import DIRECTORY
+from services.local.directory import DIRECTORY
 from streamo.v1.task_pb2 import Task
 
 app = typer.Typer(

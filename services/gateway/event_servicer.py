@@ -12,7 +12,7 @@ from services.gateway.event_filter import Filter
 from services.gateway.event_ring import EventRecord
 from services.gateway.history import Bounds, History
 from services.gateway.subscription import Cursor, Message, Subscriptions
-from services.shared.errors import Exhausted, InvalidInput, ServiceError, TokenExpired
+from services.shared.errors import DataLoss, Exhausted, InvalidInput, ServiceError, TokenExpired
 from services.shared.kafka import trace_context
 from services.shared.telemetry import Metrics, Spans, Telemetry
 from streamo.v1 import event_pb2 as pb
@@ -53,7 +53,7 @@ class EventServicer(EventServiceServicer):
         wanted = Filter.of(request.filter)
         with self._subscriptions.place() as subscribe:
             opened_at_us = self._clock_us()
-            subscription = subscribe(wanted, await self._start(request, wanted))
+            subscription = subscribe(await self._start(request, wanted))
             delivered = subscription.token()
             try:
                 async with aclosing(subscription.messages()) as messages:
@@ -75,46 +75,61 @@ class EventServicer(EventServiceServicer):
             raise InvalidInput(f"page_size must be 1 to {MAX_PAGE_SIZE}, or 0 for {DEFAULT_PAGE_SIZE}")
         bounds = await self._history.bounds(wanted.partitions(self._issuer.num_partitions))
         if request.page_token:
-            positions = self._issuer.positions(request.page_token, wanted)
-            _check_bounds(positions, bounds)
+            token = self._issuer.open(request.page_token, wanted)
+            _check_bounds(token.positions, bounds)
+            cursor = Cursor(wanted, token.positions, token.loss)
         else:
-            positions = {partition: bound.begin for partition, bound in bounds.items()}
-        cursor = Cursor(wanted, positions)
-        events = await self._page(cursor, bounds, page_size)
+            cursor = Cursor(wanted, _begins(bounds))
+        try:
+            events = await self._page(cursor, bounds, page_size)
+        except DataLoss:
+            behind = self._issuer.issue(wanted, cursor.positions)
+            context.set_trailing_metadata(((RESUME_TOKEN_KEY, behind),))
+            raise
         at_end = all(cursor.positions[partition] >= bound.end for partition, bound in bounds.items())
-        token = b"" if at_end else self._issuer.issue(wanted, cursor.positions)
-        return pb.GetEventsResponse(events=events, next_page_token=token)
+        is_last = at_end and not cursor.loss
+        next_page = b"" if is_last else self._issuer.issue(wanted, cursor.positions, cursor.loss)
+        return pb.GetEventsResponse(events=events, next_page_token=next_page)
 
-    async def _start(self, request: pb.SubscribeRequest, wanted: Filter) -> Mapping[int, int]:
+    async def _start(self, request: pb.SubscribeRequest, wanted: Filter) -> Cursor:
         match request.WhichOneof("start"):
             case "resume_token":
-                positions = self._issuer.positions(request.resume_token, wanted)
-                if not self._log.in_memory(positions):
-                    _check_bounds(positions, await self._history.bounds(positions))
-                return positions
+                token = self._issuer.open(request.resume_token, wanted)
+                if not self._log.in_memory(token.positions):
+                    _check_bounds(token.positions, await self._history.bounds(token.positions))
+                return Cursor(wanted, token.positions, token.loss)
             case "earliest" if request.earliest:
                 bounds = await self._history.bounds(wanted.partitions(self._issuer.num_partitions))
-                return {partition: bound.begin for partition, bound in bounds.items()}
+                return Cursor(wanted, _begins(bounds))
             case "earliest":
                 raise InvalidInput("earliest must be true; to subscribe from now on, leave it out")
-        return self._subscriptions.ends(wanted)
+        return Cursor(wanted, self._subscriptions.ends(wanted))
 
     async def _page(self, cursor: Cursor, bounds: Mapping[int, Bounds], page_size: int) -> list[pb.Event]:
-        """Moves `cursor` past what it returns, and past what does not match."""
+        """Moves `cursor` past what it returns, and past what does not match.
+
+        Events before a loss are a page of their own: the loss stays with the cursor, for the next page to raise.
+        """
         events: list[pb.Event] = []
         num_bytes = 0
         until = asyncio.get_running_loop().time() + _MAX_PAGE_S
         while asyncio.get_running_loop().time() < until:
             left = {p: at for p, at in cursor.positions.items() if at < bounds[p].end}
+            slices = await self._log.read(left, _SCAN_RECORDS)
+            try:
+                for record in cursor.advance(slices):
+                    assert record.event is not None
+                    events.append(record.event)
+                    num_bytes += record.num_bytes
+                    if len(events) >= page_size or num_bytes >= _MAX_PAGE_BYTES:
+                        return events
+            except DataLoss as error:
+                if not events:
+                    raise
+                cursor.loss = str(error)
+                break
             if not left:
                 break
-            slices = await self._log.read(left, _SCAN_RECORDS)
-            for record in cursor.advance(slices):
-                assert record.event is not None
-                events.append(record.event)
-                num_bytes += record.num_bytes
-                if len(events) >= page_size or num_bytes >= _MAX_PAGE_BYTES:
-                    return events
             if not slices:  # Kafka has it, the log's own thread has not yet
                 await asyncio.sleep(0.01)
         return events
@@ -155,6 +170,10 @@ class EventServicer(EventServiceServicer):
                 event_kind=kind,
                 event_seq=event.seq,
             )
+
+
+def _begins(bounds: Mapping[int, Bounds]) -> dict[int, int]:
+    return {partition: bound.begin for partition, bound in bounds.items()}
 
 
 def _check_bounds(positions: Mapping[int, int], bounds: Mapping[int, Bounds]) -> None:

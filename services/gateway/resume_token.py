@@ -1,7 +1,7 @@
 """Resume tokens: where a subscriber goes on. Opaque to clients, good at any gateway of the same installation.
 
     version (1 byte) | checksum (8) | body
-    body = cluster id | topic | filter hash (8) | count | (partition, next offset) * count
+    body = cluster id | topic | filter hash (8) | count | (partition, next offset) * count [| loss]
 
 Numbers are varints, strings carry their length before them. The checksum finds damage; it is no signature, and
 a token gives no rights.
@@ -30,15 +30,18 @@ class ResumeToken:
     filter_hash: bytes
     # Partition of `events` -> offset of the next record to read.
     positions: Mapping[int, int]
+    # What was found lost right before `positions`, where it is still to be told.
+    loss: str = ""
 
     def encode(self) -> bytes:
         body = bytearray()
         for name in (self.cluster_id, self.topic):
-            raw = name.encode()
-            body += _varint(len(raw)) + raw
+            body += _text(name)
         body += self.filter_hash + _varint(len(self.positions))
         for partition in sorted(self.positions):
             body += _varint(partition) + _varint(self.positions[partition])
+        if self.loss:
+            body += _text(self.loss)
         return bytes([VERSION]) + _checksum(body) + bytes(body)
 
     @classmethod
@@ -58,9 +61,10 @@ class ResumeToken:
         cluster_id, topic = reader.text(), reader.text()
         filter_hash = reader.take(HASH_BYTES)
         positions = {reader.varint(): reader.varint() for _ in range(reader.varint())}
+        loss = "" if reader.at_end else reader.text()
         if not reader.at_end:
             raise InvalidInput(_BROKEN)
-        return cls(cluster_id, topic, filter_hash, positions)
+        return cls(cluster_id, topic, filter_hash, positions, loss)
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,10 @@ class TokenIssuer:
     topic: str
     num_partitions: int
 
-    def issue(self, wanted: Filter, positions: Mapping[int, int]) -> bytes:
-        return ResumeToken(self.cluster_id, self.topic, wanted.hash, positions).encode()
+    def issue(self, wanted: Filter, positions: Mapping[int, int], loss: str = "") -> bytes:
+        return ResumeToken(self.cluster_id, self.topic, wanted.hash, positions, loss).encode()
 
-    def positions(self, token: bytes, wanted: Filter) -> dict[int, int]:
+    def open(self, token: bytes, wanted: Filter) -> ResumeToken:
         """Raises InvalidInput for a broken token, TokenForeign for one of another installation or filter."""
         decoded = ResumeToken.decode(token)
         if (decoded.cluster_id, decoded.topic) != (self.cluster_id, self.topic):
@@ -92,7 +96,7 @@ class TokenIssuer:
                 "resume token was made for another number of partitions than the "
                 f"{self.num_partitions} of this gateway"
             )
-        return dict(decoded.positions)
+        return decoded
 
 
 class _Reader:
@@ -124,6 +128,11 @@ class _Reader:
             return self.take(self.varint()).decode()
         except UnicodeDecodeError as error:
             raise InvalidInput(_BROKEN) from error
+
+
+def _text(value: str) -> bytes:
+    raw = value.encode()
+    return _varint(len(raw)) + raw
 
 
 def _varint(value: int) -> bytes:

@@ -1,5 +1,6 @@
 """Streams over gRPC."""
 
+import re
 from collections.abc import Callable
 
 import grpc
@@ -70,9 +71,13 @@ class StreamServicer(StreamServiceServicer):
 
 
 def _public(stream: pb.Stream) -> pb.Stream:
+    """What may be told of a stream: no password, and of an address nothing from its query on."""
     public = pb.Stream()
     public.CopyFrom(stream)
     public.ClearField("password")
+    if "://" in stream.source:
+        # Some cameras take the password in the query, so none of it is told; ingest holds to the same rule.
+        public.source = re.split(r"[?#]", stream.source, maxsplit=1)[0]
     return public
 
 

@@ -17,18 +17,26 @@ from streamo.v1.event_pb2 import Bookmark, StreamProgress, SubscribeResponse
 
 
 class Cursor:
-    """Positions in `events`, moved record by record past a filter, checking that `seq` leaves nothing out."""
+    """Positions in `events`, moved record by record past a filter, checking that `seq` leaves nothing out.
 
-    def __init__(self, wanted: Filter, positions: Mapping[int, int]) -> None:
+    `loss` is what was found lost right before the positions, where it is still to be told.
+    """
+
+    def __init__(self, wanted: Filter, positions: Mapping[int, int], loss: str = "") -> None:
         self.wanted = wanted
         self.positions = dict(positions)
+        self.loss = loss
         self._last_seqs: dict[str, int] = {}
 
     def advance(self, slices: Iterable[Slice]) -> Iterator[EventRecord]:
         """The matching events of slices read from `positions`; at each, `positions` go on right after it.
 
-        Raises DataLoss at a hole, before the event that shows it, and behind a record that cannot be read.
+        Raises DataLoss at a hole, before the event that shows it, and behind a record that cannot be read; before
+        all that, and once, for a `loss`.
         """
+        if self.loss:
+            loss, self.loss = self.loss, ""
+            raise DataLoss(loss)
         for found in slices:
             for record in found.records:
                 if record.event is None:
@@ -79,7 +87,8 @@ class Subscription:
 
     def token(self) -> bytes:
         """Goes on after the last message taken."""
-        return self._subscriptions.issuer.issue(self._cursor.wanted, self._cursor.positions)
+        cursor = self._cursor
+        return self._subscriptions.issuer.issue(cursor.wanted, cursor.positions, cursor.loss)
 
     async def messages(self) -> AsyncGenerator[Message]:
         """Without end; the first is a bookmark, and one follows every `bookmark_period_s`.
@@ -146,7 +155,7 @@ class Subscriptions:
         return self.log.ends(wanted.partitions(self.issuer.num_partitions))
 
     @contextmanager
-    def place(self) -> Iterator[Callable[[Filter, Mapping[int, int]], Subscription]]:
+    def place(self) -> Iterator[Callable[[Cursor], Subscription]]:
         """A place among the subscribers, and what opens a subscription on it.
 
         Raises Exhausted or Unavailable.
@@ -159,7 +168,7 @@ class Subscriptions:
             )
         self.num_open += 1
         try:
-            yield lambda wanted, positions: Subscription(self, Cursor(wanted, positions))
+            yield lambda cursor: Subscription(self, cursor)
         finally:
             self.num_open -= 1
 

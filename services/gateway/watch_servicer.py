@@ -9,7 +9,7 @@ import grpc
 
 from services.gateway.control_desk import ControlDesk, known_stream
 from services.gateway.event_filter import Filter
-from services.gateway.subscription import Subscription, Subscriptions
+from services.gateway.subscription import Cursor, Subscription, Subscriptions
 from services.gateway.validation import check_id, checked_ask_timeout_s, checked_instruction, checked_watch
 from services.shared.control_log import watch_key
 from services.shared.errors import AlreadyExists, NotFound, Refused, ServiceError, TimedOut
@@ -89,7 +89,7 @@ class WatchServicer(WatchServiceServicer):
             async with self._desk.lock(watch.stream_id):
                 known_stream(await self._desk.view(), watch.stream_id)
                 wanted = Filter(frozenset({watch.stream_id}), frozenset({watch.watch_id}))
-                subscription = subscribe(wanted, self._subscriptions.ends(wanted))
+                subscription = subscribe(Cursor(wanted, self._subscriptions.ends(wanted)))
                 try:
                     await self._write(watch)
                 except BaseException:

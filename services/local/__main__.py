@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from services.local.directory import DIRECTORY
 from services.local.local_stack import LocalStack
-from services.local.stack_file import DIRECTORY
 from services.shared.errors import ServiceError
 from services.shared.lifecycle import StopSignal
 

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import IO, Protocol, Self
 
 from services.local.camera_server import CameraServer
+from services.local.directory import DIRECTORY
 from services.local.gateway_health import gateway_serves
 from services.local.group_health import group_has_member
 from services.local.kafka_broker import KafkaBroker
@@ -21,7 +22,7 @@ from services.local.process_record import ProcessRecord
 from services.local.ray_cluster import RayCluster
 from services.local.redis_server import RedisServer
 from services.local.service_process import ServiceProcess
-from services.local.stack_file import DIRECTORY, StackFile, StackState
+from services.local.stack_file import StackFile, StackState
 from services.shared.errors import AlreadyExists, ServiceError, Unavailable
 from services.shared.settings import Settings
 from services.shared.topics import Topics

@@ -11,8 +11,6 @@ import psutil
 from services.local.process_record import ProcessRecord, kill_all, tree_of
 from services.local.ray_cluster import temp_dir
 
-DIRECTORY = Path(".streamo")
-
 _TERM_TIMEOUT_S = 60.0
 _LEFTOVER_TERM_TIMEOUT_S = 5.0
 

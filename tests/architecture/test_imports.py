@@ -49,6 +49,7 @@ print(len(names) + 1)
         ("services.camera", {"av", "PIL"}),
         ("services.gateway", {"grpc_health", "grpc_reflection", "kafka"}),
         ("services.cli.client", set()),
+        ("services.cli.main", {"rich", "typer"}),
     ],
 )
 def test_imports_with_its_own_extra_only(module: str, needs: set[str]) -> None:

@@ -50,14 +50,16 @@ class EventServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Subscribe(self, request, context):
-        """In order, without holes, resumable. The first message is always a bookmark.
+        """In order, without holes, resumable. The first message is always a bookmark. Where it is cut off, the trailing metadata
+        `resume-token-bin` has the token to go on with; that of DATA_LOSS, where events are missing, goes on behind them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetEvents(self, request, context):
-        """History, oldest first, a page at a time.
+        """History, oldest first, a page at a time. Where events are missing a page ends, and the next call is DATA_LOSS, with
+        the `page_token` to go on with in the trailing metadata `resume-token-bin`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -281,6 +281,19 @@ def test_no_password_reaches_logs_or_answers(
     assert SECRET not in said
 
 
+def test_the_query_of_a_source_is_kept_for_ingest_and_told_to_nobody(
+    client: Client, control: ControlReader
+) -> None:
+    source = f"rtsp://cam/h264?user=admin&password={SECRET}#{SECRET}"
+    added = client.add_stream("cam", source)
+    assert added.source == "rtsp://cam/h264"
+    assert client.add_stream("cam", source) == added
+    assert SECRET not in refusal(lambda: client.add_stream("cam", "rtsp://cam/h264"))[1]
+    assert [status.stream.source for status in client.list_streams()] == ["rtsp://cam/h264"]
+    assert control.wait_for(1, 10).streams["cam"].stream.source == source
+    assert client.add_stream("file", "/videos/what?.mp4").source == "/videos/what?.mp4"
+
+
 def test_an_unexpected_error_is_internal_and_logged_once_without_what_was_sent(
     gateway: RunningGateway, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:

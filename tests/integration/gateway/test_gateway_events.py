@@ -254,6 +254,35 @@ def test_a_hole_in_seq_ends_the_subscription_loudly(client: Client, replica: Rep
         list(client.get_events())
 
 
+@pytest.mark.parametrize("fault", ["hole", "unreadable", "unreadable at the end"])
+def test_history_is_told_up_to_what_is_lost_then_the_loss_and_goes_on_behind_it(
+    client: Client, replica: Replica, fault: str
+) -> None:
+    replica.say("a", ["1", "2"])
+    if fault == "hole":
+        replica.skip("a")
+    else:
+        replica.write_raw("a", b"\xff\xff no event")
+    after = [] if fault == "unreadable at the end" else ["3", "4"]
+    replica.say("a", after)
+    with pytest.raises(ClientError) as lost:
+        list(client.subscribe(start="earliest", deadline_s=DEADLINE_S))
+    pages = client.get_events()
+    page = next(pages)
+    assert [event.text for event in page.events] == ["1", "2"]
+    with pytest.raises(
+        ClientError, match="seq 4 comes after 2" if fault == "hole" else "does not parse"
+    ) as told:
+        next(pages)
+    assert told.value.code == grpc.StatusCode.DATA_LOSS
+    assert told.value.text == lost.value.text
+    # The page's token tells a subscriber of the loss as well.
+    with pytest.raises(ClientError, match=told.value.text):
+        texts(client.subscribe(start=page.next_page_token, deadline_s=DEADLINE_S), 1)
+    rest = client.get_events(page_token=told.value.resume_token)
+    assert [event.text for page in rest for event in page.events] == after
+
+
 def test_an_event_that_cannot_be_read_ends_the_subscription_loudly(client: Client, replica: Replica) -> None:
     replica.say("a", ["1"])
     replica.write_raw("a", b"\xff\xff no event")
@@ -299,7 +328,7 @@ def test_a_subscriber_that_takes_nothing_is_cut_off_with_a_token_and_holds_nobod
 
 def test_no_more_subscribers_than_allowed(kafka_settings: KafkaSettings) -> None:
     settings = gateway_settings(kafka_settings, max_subscribers=1)
-    with RunningGateway(settings) as gateway, Client(gateway.address) as client:
+    with RunningGateway(settings) as gateway, Client(gateway.address, timeout_s=3) as client:
         with client.subscribe(deadline_s=DEADLINE_S) as events:
             next(events)
             with pytest.raises(ClientError, match="all its 1 subscribers") as refused:

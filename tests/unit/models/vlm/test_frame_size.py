@@ -9,6 +9,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from models.data.place.layout import PLACE_HEIGHT, PLACE_WIDTH
 from models.training.recipes import tiny
 from models.vlm.frame_size import FrameBudget
+from models.vlm.pixels import PixelFormat
 
 SMALL = FrameBudget(min_pixels=28 * 28, max_pixels=112 * 84)
 
@@ -71,6 +72,17 @@ def test_load_reads_both_spellings(tmp_path: Path, config: dict) -> None:
         json.dumps({**config, "patch_size": 14, "merge_size": 2})
     )
     assert FrameBudget.load(tmp_path) == SMALL
+
+
+def test_a_directory_without_the_file_or_its_normalisation_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "preprocessor_config.json"
+    for load in (FrameBudget.load, PixelFormat.load):
+        with pytest.raises(ValueError, match=f"{path} is missing"):
+            load(tmp_path)
+    for has, lacks in (("image_mean", "image_std"), ("image_std", "image_mean")):
+        path.write_text(json.dumps({"min_pixels": 784, "max_pixels": 9408, has: [0.5, 0.5, 0.5]}))
+        with pytest.raises(ValueError, match=f"{path} has no {lacks}"):
+            PixelFormat.load(tmp_path)
 
 
 def test_load_refuses_a_config_without_budget(tmp_path: Path) -> None:

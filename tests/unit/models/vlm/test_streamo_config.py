@@ -31,6 +31,11 @@ def test_what_was_saved_is_read_back(tmp_path: Path) -> None:
         ({"state_bias": 0.5}, "state_bias"),
         ({"state_bias": ["a", "b"]}, "state_bias"),
         ({"window_rounds": 0}, "window_rounds must be at least 1"),
+        ({"window_rounds": "32"}, "window_rounds must be a whole number, got '32'"),
+        ({"window_rounds": 32.5}, "window_rounds must be a whole number, got 32.5"),
+        ({"max_reply_tokens": True}, "max_reply_tokens must be a whole number, got True"),
+        ({"max_instruction_tokens": None}, "max_instruction_tokens must be a whole number, got None"),
+        ({"system_prompt": 3}, "system_prompt must be a text, got 3"),
         ({"window": 3}, "unknown names"),
     ],
 )

@@ -3,99 +3,15 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+from support.scripted_gateway import BOOKMARK, FULL, GONE, ScriptedGateway, event
 
-from services.cli.client import RESUME_TOKEN_KEY, Client, ClientError
-from streamo.v1 import event_pb2, event_pb2_grpc, stream_pb2, stream_pb2_grpc
-from streamo.v1.event_pb2 import Bookmark, Event, GetEventsResponse, SubscribeRequest, SubscribeResponse
+from services.cli.client import Client, ClientError
+from streamo.v1.event_pb2 import Bookmark, Event, GetEventsResponse, SubscribeResponse
 
-Step = SubscribeResponse | tuple[grpc.StatusCode, str, bytes] | Callable[[], object]
 DEADLINE_S = 30.0
-
-
-def event(seq: int, stream_id: str = "a") -> SubscribeResponse:
-    return SubscribeResponse(
-        event=Event(stream_id=stream_id, seq=seq), resume_token=f"{stream_id}{seq}".encode()
-    )
-
-
-BOOKMARK = SubscribeResponse(bookmark=Bookmark(), resume_token=b"start")
-GONE = (grpc.StatusCode.UNAVAILABLE, "going down", b"")
-
-
-class ScriptedGateway(event_pb2_grpc.EventServiceServicer, stream_pb2_grpc.StreamServiceServicer):
-    """Plays one script a subscription; the last one ends by holding the call open."""
-
-    def __init__(self) -> None:
-        self.scripts: list[list[Step]] = []
-        self.requests: list[SubscribeRequest] = []
-        self.removals: list[grpc.StatusCode] = []
-        self.pages: list[GetEventsResponse] = []
-        self.page_tokens: list[bytes] = []
-        self.over = threading.Event()
-        self._server = grpc.server(ThreadPoolExecutor(8))
-        event_pb2_grpc.add_EventServiceServicer_to_server(self, self._server)
-        stream_pb2_grpc.add_StreamServiceServicer_to_server(self, self._server)
-        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
-        self._server.start()
-
-    def Subscribe(
-        self, request: SubscribeRequest, context: grpc.ServicerContext
-    ) -> Iterator[SubscribeResponse]:
-        self.requests.append(request)
-        script = self.scripts.pop(0) if self.scripts else []
-        for step in script:
-            if isinstance(step, SubscribeResponse):
-                yield step
-            elif callable(step):
-                step()
-            else:
-                code, text, token = step
-                context.set_trailing_metadata(((RESUME_TOKEN_KEY, token),) if token else ())
-                context.abort(code, text)
-        ended = threading.Event()
-        if context.add_callback(ended.set):
-            while not ended.wait(0.05) and not self.over.is_set():
-                pass
-
-    def RemoveStream(
-        self, request: stream_pb2.RemoveStreamRequest, context: grpc.ServicerContext
-    ) -> stream_pb2.RemoveStreamResponse:
-        code = self.removals.pop(0)
-        if code != grpc.StatusCode.OK:
-            context.abort(code, code.name.lower())
-        return stream_pb2.RemoveStreamResponse()
-
-    def GetEvents(
-        self, request: event_pb2.GetEventsRequest, context: grpc.ServicerContext
-    ) -> GetEventsResponse:
-        self.page_tokens.append(request.page_token)
-        return self.pages.pop(0)
-
-    def stop(self) -> None:
-        self.over.set()
-        self._server.stop(0).wait(10)
-
-
-@pytest.fixture
-def make_gateway() -> Iterator[Callable[[], ScriptedGateway]]:
-    made: list[ScriptedGateway] = []
-
-    def make() -> ScriptedGateway:
-        made.append(ScriptedGateway())
-        return made[-1]
-
-    yield make
-    for gateway in made:
-        gateway.stop()
-
-
-@pytest.fixture
-def gateway(make_gateway: Callable[[], ScriptedGateway]) -> ScriptedGateway:
-    return make_gateway()
 
 
 @pytest.fixture
@@ -161,6 +77,49 @@ def test_it_goes_to_the_next_target(make_gateway: Callable[[], ScriptedGateway])
     with Client([one.address, two.address]) as client, client.subscribe(deadline_s=DEADLINE_S) as events:
         assert seqs(events, 2) == [1, 2]
     assert two.requests[0].resume_token == b"a1"
+
+
+def test_a_full_gateway_is_left_for_the_next(make_gateway: Callable[[], ScriptedGateway]) -> None:
+    one, two = make_gateway(), make_gateway()
+    one.scripts, two.scripts = [[FULL], [FULL]], [[BOOKMARK, event(1), GONE], [event(2)]]
+    with Client([one.address, two.address]) as client, client.subscribe(deadline_s=DEADLINE_S) as events:
+        assert seqs(events, 2) == [1, 2]
+    assert [request.resume_token for request in one.requests] == [b"", b"a1"]
+
+
+def test_where_all_gateways_are_full_that_is_told(make_gateway: Callable[[], ScriptedGateway]) -> None:
+    one, two = make_gateway(), make_gateway()
+    one.scripts, two.scripts = [[FULL]] * 50, [[FULL]] * 50
+    with (
+        Client([one.address, two.address], timeout_s=1) as client,
+        pytest.raises(ClientError, match="no place left") as raised,
+    ):
+        next(client.subscribe(deadline_s=DEADLINE_S))
+    assert raised.value.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert one.requests and two.requests
+
+
+def test_a_call_that_a_full_gateway_refuses_goes_to_the_next(
+    make_gateway: Callable[[], ScriptedGateway],
+) -> None:
+    full = grpc.StatusCode.RESOURCE_EXHAUSTED
+    one, two = make_gateway(), make_gateway()
+    one.pages, two.pages = [full, full], [GetEventsResponse(), full]
+    with Client([one.address, two.address]) as client:
+        assert len(list(client.get_events())) == 1
+        with pytest.raises(ClientError, match="resource_exhausted") as raised:
+            next(client.get_events())
+    assert raised.value.code == full
+
+
+def test_a_removal_that_a_full_gateway_refused_was_not_done(
+    make_gateway: Callable[[], ScriptedGateway],
+) -> None:
+    one, two = make_gateway(), make_gateway()
+    one.removals, two.removals = [grpc.StatusCode.RESOURCE_EXHAUSTED], [grpc.StatusCode.NOT_FOUND]
+    with Client([one.address, two.address]) as client, pytest.raises(ClientError) as raised:
+        client.remove_stream("a")
+    assert raised.value.code == grpc.StatusCode.NOT_FOUND
 
 
 def test_close_from_another_thread_ends_it(gateway: ScriptedGateway, client: Client) -> None:

@@ -36,6 +36,19 @@ def raw(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_package_that_is_missing_is_named_with_what_needs_it(
+    raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    check = ("check", raw, "--video-root", raw.parent / "videos")
+    assert run(*check, monkeypatch=monkeypatch) == 1
+    said = capsys.readouterr().err
+    assert "videos needs av" in said and "--no-videos" in said and "--plot" not in said
+    assert run(*check, "--no-videos", "--plot", raw.parent / "x.png", monkeypatch=monkeypatch) == 1
+    assert "--plot needs matplotlib" in capsys.readouterr().err
+
+
 def test_convert_and_check(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,6 @@
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,10 @@ from typer.testing import CliRunner
 
 from services.cli.gateway_target import gateway_targets
 from services.cli.main import app, main
+from services.local import detached
 from services.local.ports import free_ports
+from services.local.process_record import ProcessRecord
+from services.local.stack_file import StackState
 from services.shared.errors import Unavailable
 
 COMMANDS = [
@@ -103,6 +108,7 @@ def test_doctor_tells_a_missing_checkpoint_and_how_to_mend_it(tmp_path: Path) ->
         "PATH": "",
         "STREAMO_MODEL__PATH": str(tmp_path / "nothing"),
         "STREAMO_GATEWAY": "ignored:1",
+        "XDG_CACHE_HOME": str(tmp_path),
     }
     done = subprocess.run(
         [sys.executable, "-c", script, "doctor", "--directory", str(tmp_path)],
@@ -118,6 +124,28 @@ def test_doctor_tells_a_missing_checkpoint_and_how_to_mend_it(tmp_path: Path) ->
     assert "STREAMO_MODEL__PATH" in lines[model + 1]
     for well in ("python", "java", "redis", "video"):
         assert any(line.startswith(f"✓ {well}") for line in lines), done.stdout
+    kafka = next(line for line in lines if line.startswith("✓ kafka"))
+    assert "still to be fetched" in kafka and "~/.m2/repository" in kafka
+
+
+@pytest.mark.parametrize("on_path", [True, False])
+def test_the_next_steps_call_the_command_as_another_terminal_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_path: bool
+) -> None:
+    state = StackState(
+        supervisor=ProcessRecord.of("supervisor", os.getpid()), state="ready", gateway="here:1"
+    )
+    monkeypatch.setattr(detached, "start_detached", lambda directory, on_change: state)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
+    monkeypatch.chdir(tmp_path)
+    command = tmp_path / ".venv" / "bin" / "streamo"
+    command.parent.mkdir(parents=True)
+    command.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(command.parent) if on_path else "")
+    said = CliRunner().invoke(app, ["up", "--detach"], catch_exceptions=False).output
+    streamo = "streamo" if on_path else ".venv/bin/streamo"
+    for step in ("down", "simulate", "stream add", "watch add", "tail"):
+        assert re.search(rf"(^|\s){re.escape(streamo)} {step}", said), said
 
 
 def test_up_without_a_checkpoint_is_told_before_anything_starts(

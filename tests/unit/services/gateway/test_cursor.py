@@ -47,6 +47,15 @@ def test_a_hole_in_another_stream_harms_nobody_else() -> None:
     assert [found.offset for found in cursor.advance(slices)] == [2]
 
 
+def test_a_loss_found_before_is_told_first_and_once() -> None:
+    cursor = Cursor(Filter(), {0: 0}, "seq 4 comes after 2")
+    slices = [Slice(0, [record(0, "a", 4)], 1)]
+    with pytest.raises(DataLoss, match="seq 4 comes after 2"):
+        list(cursor.advance(slices))
+    assert cursor.positions == {0: 0}
+    assert [found.offset for found in cursor.advance(slices)] == [0]
+
+
 def test_an_unreadable_record_is_told_and_can_be_left_behind() -> None:
     cursor = Cursor(Filter(), {0: 0})
     broken = EventRecord(0, 0, None, "does not parse", 1, [], 0)

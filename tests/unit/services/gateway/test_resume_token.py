@@ -15,6 +15,7 @@ TOKENS = st.builds(
     topic=st.text(max_size=200),
     filter_hash=st.binary(min_size=8, max_size=8),
     positions=POSITIONS,
+    loss=st.text(max_size=200),
 )
 ISSUER = TokenIssuer("cluster-a", "events", 4)
 
@@ -58,7 +59,8 @@ def test_another_version_is_named() -> None:
 
 def test_the_issuer_opens_its_own_tokens() -> None:
     positions = {0: 1, 1: 0, 2: 7, 3: 2**40}
-    assert ISSUER.positions(ISSUER.issue(Filter(), positions), Filter()) == positions
+    assert ISSUER.open(ISSUER.issue(Filter(), positions), Filter()).positions == positions
+    assert ISSUER.open(ISSUER.issue(Filter(), positions, "seq 2"), Filter()).loss == "seq 2"
 
 
 @pytest.mark.parametrize(
@@ -73,6 +75,6 @@ def test_the_issuer_opens_its_own_tokens() -> None:
 def test_a_token_of_elsewhere_is_foreign(other: TokenIssuer, wanted: Filter, text: str) -> None:
     token = other.issue(wanted, dict.fromkeys(range(other.num_partitions), 3))
     with pytest.raises(TokenForeign, match=text) as raised:
-        ISSUER.positions(token, Filter())
+        ISSUER.open(token, Filter())
     assert isinstance(raised.value, ServiceError)
     assert raised.value.status == "FAILED_PRECONDITION"
