@@ -40,14 +40,20 @@ class Reply:
 class Endpoint:
     """Safe for many threads: every exchange has a connection of its own.
 
-    The environment's proxy settings apply. `base_url` is what stands before `/chat/completions`.
+    The environment's proxy settings apply. `base_url` is what stands before `/chat/completions`. White space around
+    the key, such as the end of the line of the file it came from, is no part of it.
     """
 
     def __init__(self, base_url: str, key: str = "", deadline_s: float = 120.0) -> None:
         self._url = urllib.parse.urlsplit(base_url.rstrip("/") + "/chat/completions")
         if self._url.scheme not in ("http", "https") or not self._url.hostname:
             raise ValueError(f"base_url {base_url!r}: must be http(s)://HOST[:PORT][/PATH]")
-        self._key = key
+        self._key = key.strip()
+        # http.client would refuse it too, and show it.
+        if key and not (self._key and self._key.isascii() and self._key.isprintable()):
+            raise ValueError(
+                "teacher.key_variable: the variable it names must hold printable ASCII, on one line"
+            )
         self._deadline_s = deadline_s
 
     def chat(self, body: dict[str, Any]) -> Reply:

@@ -162,6 +162,21 @@ def test_a_teacher_that_refuses_us_stops_the_run_and_the_key_is_never_told(
     assert b.stub.num_requests == 1
 
 
+def test_a_line_end_behind_the_key_is_no_part_of_it(bench: Callable[..., Bench]) -> None:
+    b = bench(then=lambda body: Answer(status=400, payload=f"bad key {KEY}".encode()))
+    with pytest.raises(EndpointError) as told:
+        Endpoint(b.stub.base_url, f"{KEY}\r\n").chat({})
+    assert b.stub.keys_seen == [f"Bearer {KEY}"]
+    assert KEY not in str(told.value)
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\nX-Other: 1", f"{KEY}\x00", f"{KEY}\u2026", " \n"])
+def test_a_key_that_no_header_can_hold_is_refused_and_never_told(key: str) -> None:
+    with pytest.raises(ValueError, match=r"teacher\.key_variable") as told:
+        Endpoint("http://127.0.0.1:1/v1", key)
+    assert KEY not in str(told.value)
+
+
 def test_an_unreadable_reply_is_asked_for_anew_and_kept(bench: Callable[..., Bench]) -> None:
     seeds: list[int] = []
 
