@@ -22,7 +22,8 @@ def frames_at(path: Path, times_ms: Sequence[int], budget: FrameBudget) -> Itera
     """For each moment the first frame at or after it: uint8 [H, W, 3] of the size that `budget` fits.
 
     `times_ms` rise, and count from the video's first frame. A moment after the last frame gets the last. FieldError
-    on `video_path` for a video that cannot be decoded, or ends more than a second before the last moment.
+    on `video_path` for a video that cannot be decoded, fits no budget, or ends more than a second before the last
+    moment.
     """
     import av
 
@@ -55,18 +56,25 @@ def frames_at(path: Path, times_ms: Sequence[int], budget: FrameBudget) -> Itera
 
 
 def frame_grid(path: Path, budget: FrameBudget) -> tuple[int, int]:
-    """Rows and columns of visual tokens of the video's frames, from its header alone."""
+    """Rows and columns of visual tokens of the video's frames, from its header alone. FieldError on `video_path`."""
     import av
 
     with av.open(str(path)) as container:
         context = container.streams.video[0].codec_context
-        return budget.grid(*budget.fit(context.height, context.width))
+        return budget.grid(*_fit(context.height, context.width, budget))
+
+
+def _fit(height: int, width: int, budget: FrameBudget) -> tuple[int, int]:
+    try:
+        return budget.fit(height, width)
+    except ValueError as error:
+        raise FieldError("video_path", str(error)) from error
 
 
 def _fitted(frame: av.VideoFrame, budget: FrameBudget) -> np.ndarray:
     turns = (frame.rotation // 90) % 4
     height, width = (frame.width, frame.height) if turns % 2 else (frame.height, frame.width)
-    height, width = budget.fit(height, width)
+    height, width = _fit(height, width, budget)
     if turns % 2:
         height, width = width, height
     picture = frame.reformat(width=width, height=height, format="rgb24", interpolation="BICUBIC").to_ndarray()
