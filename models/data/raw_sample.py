@@ -28,6 +28,14 @@ def _finite(value: float | str | None) -> float | str | None:
     return value
 
 
+def _whole(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise FieldError("", "holds half a character (lone surrogate)") from None
+    return value
+
+
 def _or_empty(value: Any) -> Any:
     return "" if value is None else value
 
@@ -41,7 +49,9 @@ def _as_list(value: Any) -> Any:
 
 
 RawTime = Annotated[StrictInt | StrictFloat | StrictStr | None, AfterValidator(_finite)]
-Text = Annotated[StrictStr, BeforeValidator(_or_empty)]
+# JSON's escapes can hold half of a character, which no file in UTF-8 and no tokenizer can.
+WholeStr = Annotated[StrictStr, AfterValidator(_whole)]
+Text = Annotated[WholeStr, BeforeValidator(_or_empty)]
 
 
 class RawQuestion(BaseModel):
@@ -71,7 +81,7 @@ class RawSample(BaseModel):
 
     video_name: Text = ""
     video_path: Text = ""
-    videos: Annotated[tuple[StrictStr, ...], BeforeValidator(_as_list)] = ()
+    videos: Annotated[tuple[WholeStr, ...], BeforeValidator(_as_list)] = ()
     task_type: Text = ""
     source: Text = ""
     question: Annotated[tuple[RawQuestion, ...], BeforeValidator(_or_no_list)] = ()

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictStr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from models.data.finding import FieldError, field_error
-from models.data.raw_sample import RawSample, RawTime, Text, raw_time
+from models.data.raw_sample import RawSample, RawTime, Text, WholeStr, raw_time
 from models.vlm.dialogue import STATE_TOKENS
 from models.vlm.state import State
 
@@ -153,7 +153,7 @@ class Message(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     role: Literal["system", "user", "assistant"]
-    content: StrictStr
+    content: WholeStr
 
 
 def _as_list(value: Any) -> Any:
@@ -166,7 +166,7 @@ class StreamSample(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     messages: tuple[Message, ...]
-    videos: Annotated[tuple[StrictStr, ...], BeforeValidator(_as_list)]
+    videos: Annotated[tuple[WholeStr, ...], BeforeValidator(_as_list)]
     video_name: Text = ""
     task_type: Text = ""
     source: Text = ""
@@ -186,12 +186,15 @@ class StreamSample(BaseModel):
     def make(
         cls, raw: RawSample, rounds: Sequence[FrameRound], video: str, system_prompt: str
     ) -> "StreamSample":
-        return cls(
-            messages=messages_of(rounds, system_prompt, STREAM_MARK),
-            videos=(video,),
-            video_name=raw.video_name,
-            task_type=raw.task_type,
-            source=raw.source,
+        """FieldError as `parse`."""
+        return cls.parse(
+            {
+                "messages": messages_of(rounds, system_prompt, STREAM_MARK),
+                "videos": (video,),
+                "video_name": raw.video_name,
+                "task_type": raw.task_type,
+                "source": raw.source,
+            }
         )
 
     @classmethod

@@ -70,7 +70,9 @@ class Endpoint:
             answer = json.loads(payload)
             text = answer["choices"][0]["message"]["content"]
             usage = answer.get("usage") or {}
-            return Reply(str(text or ""), usage.get("prompt_tokens"), usage.get("completion_tokens"))
+            # Half a character, which JSON's escapes can hold, could not be kept.
+            text = str(text or "").encode("utf-8", "replace").decode()
+            return Reply(text, usage.get("prompt_tokens"), usage.get("completion_tokens"))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise EndpointError(
                 f"{self._url.netloc} answered no chat completion ({type(error).__name__})"

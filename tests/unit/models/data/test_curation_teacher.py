@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from models.data.curation.annotator import Annotator
 from models.data.curation.config import TeacherConfig
 from models.data.curation.endpoint import Endpoint, EndpointError
 from models.data.curation.store import Ledger, Store
@@ -134,6 +135,16 @@ def test_passing_faults_are_tried_again_with_growing_pauses(bench: Callable[...,
         "no answer": 1,
         "status 429": 1,
     }
+
+
+def test_half_a_character_in_a_reply_ends_no_run(bench: Callable[..., Bench]) -> None:
+    def said(*texts: str) -> Answer:
+        return Answer(json.dumps({"events": [{"start": 0, "end": 1, "caption": text} for text in texts]}))
+
+    b = bench(Answer("mumble \ud83d"), said("half of \ud83d"), said("a whole \U0001f600"))
+    teacher = b.teacher(max_readings=3)
+    assert teacher.ask(request("Say."), str) == "mumble ?"
+    assert [claim.text for claim in Annotator(teacher, []).events()] == ["a whole \U0001f600"]
 
 
 def test_attempts_are_bounded_and_the_next_run_asks_again(bench: Callable[..., Bench]) -> None:
