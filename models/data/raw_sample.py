@@ -114,16 +114,21 @@ class RawSample(BaseModel):
 
 
 def raw_time(value: RawTime, fps: float) -> int | None:
-    """The whole number that a raw time means; None where it gives none.
+    """The whole number that a raw time means: `uncut_time`, cut to an integer. None where it gives none."""
+    time = uncut_time(value, fps)
+    return None if time is None else int(time)
 
-    A JSON number, cut to an integer, and a string of an integer are taken as they are: `fps` plays no part. A string
-    of a decimal, of MM:SS or of HH:MM:SS is seconds, and is multiplied by `fps` and cut. Whatever else a string holds
-    is no time.
+
+def uncut_time(value: RawTime, fps: float) -> int | float | None:
+    """The number that a raw time means; None where it gives none.
+
+    A JSON number and a string of an integer are taken as they are: `fps` plays no part. A string of a decimal, of MM:SS
+    or of HH:MM:SS is seconds, and is multiplied by `fps`. Whatever else a string holds is no time.
     """
     if value is None:
         return None
     if isinstance(value, int | float):
-        return int(value)
+        return value
     text = value.strip()
     try:
         return int(text)
@@ -138,4 +143,4 @@ def raw_time(value: RawTime, fps: float) -> int | None:
     seconds = 0.0
     for part in parts:
         seconds = seconds * 60 + part
-    return int(seconds * fps) if math.isfinite(seconds * fps) else None
+    return seconds * fps if math.isfinite(seconds * fps) else None

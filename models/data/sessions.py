@@ -239,7 +239,7 @@ def _label(
 
 
 def _seconds_ms(value: RawTime) -> int | None:
-    """A raw time in milliseconds: numbers are seconds, whatever they are frames of elsewhere, and nothing is cut off."""
+    """A raw time in milliseconds: numbers are seconds, whatever they are frames of elsewhere, fractions included."""
     text = str(value) if isinstance(value, float) else value
     if isinstance(text, str) and not text.strip().lstrip("+-").isdigit():
         time_ms = raw_time(text, 1000.0)
