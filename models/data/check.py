@@ -70,9 +70,9 @@ class DataStatistics:
 class DataCheck:
     """Goes through a file of any of the three formats.
 
-    A raw file's videos are looked for below `video_root`, by default as they stand or beside the file, and their
-    rounds made at `fps`; an image file's pictures are looked for. With `open_videos` False neither is, and of a raw
-    file states and durations stay empty. With `decode` every video of a raw or stream file is read to its end.
+    Videos of a raw or stream file are looked for below `video_root`, by default as they stand or beside the file, and a
+    raw file's rounds made at `fps`; an image file's pictures are looked for. With `open_videos` False neither is, and
+    of a raw file states and durations stay empty. With `decode` every video of a raw or stream file is read to its end.
     """
 
     def __init__(
@@ -84,6 +84,8 @@ class DataCheck:
     ) -> None:
         if not 0 < fps < float("inf"):
             raise ValueError(f"fps {fps}: must be above 0")
+        if decode and not open_videos:
+            raise ValueError("decode: reads the videos that are not to be opened; leave one of the two out")
         self._decode = decode
         self._video_root = video_root
         self._fps = fps
@@ -125,7 +127,7 @@ class DataCheck:
         else:
             sample = StreamSample.parse(element)
             video = sample.videos[0]
-            if self._decode:
+            if self._open_videos:
                 self._video(find_video(video, Path(file), self._video_root))
         rounds = sample.rounds
         asked = sum(bool(turn.question) for turn in rounds)

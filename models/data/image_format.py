@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, StrictStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from models.data.finding import FieldError, field_error
-from models.data.raw_sample import RawSample, Text
+from models.data.raw_sample import RawSample, Text, WholeStr
 from models.data.stream_format import (
     IMAGE_MARK,
     FrameRound,
@@ -23,7 +23,7 @@ class ImageSample(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     messages: tuple[Message, ...]
-    images: tuple[StrictStr, ...]
+    images: tuple[WholeStr, ...]
     video_name: Text = ""
     task_type: Text = ""
     source: Text = ""
@@ -45,12 +45,15 @@ class ImageSample(BaseModel):
     def make(
         cls, raw: RawSample, rounds: Sequence[FrameRound], images: Sequence[str], system_prompt: str
     ) -> "ImageSample":
-        return cls(
-            messages=messages_of(rounds, system_prompt, IMAGE_MARK),
-            images=tuple(images),
-            video_name=raw.video_name,
-            task_type=raw.task_type,
-            source=raw.source,
+        """FieldError as `parse`."""
+        return cls.parse(
+            {
+                "messages": messages_of(rounds, system_prompt, IMAGE_MARK),
+                "images": tuple(images),
+                "video_name": raw.video_name,
+                "task_type": raw.task_type,
+                "source": raw.source,
+            }
         )
 
     @classmethod

@@ -28,6 +28,14 @@ def _finite(value: float | str | None) -> float | str | None:
     return value
 
 
+def _whole(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise FieldError("", "holds half a character (lone surrogate)") from None
+    return value
+
+
 def _or_empty(value: Any) -> Any:
     return "" if value is None else value
 
@@ -41,7 +49,9 @@ def _as_list(value: Any) -> Any:
 
 
 RawTime = Annotated[StrictInt | StrictFloat | StrictStr | None, AfterValidator(_finite)]
-Text = Annotated[StrictStr, BeforeValidator(_or_empty)]
+# JSON's escapes can hold half of a character, which no file in UTF-8 and no tokenizer can.
+WholeStr = Annotated[StrictStr, AfterValidator(_whole)]
+Text = Annotated[WholeStr, BeforeValidator(_or_empty)]
 
 
 class RawQuestion(BaseModel):
@@ -71,7 +81,7 @@ class RawSample(BaseModel):
 
     video_name: Text = ""
     video_path: Text = ""
-    videos: Annotated[tuple[StrictStr, ...], BeforeValidator(_as_list)] = ()
+    videos: Annotated[tuple[WholeStr, ...], BeforeValidator(_as_list)] = ()
     task_type: Text = ""
     source: Text = ""
     question: Annotated[tuple[RawQuestion, ...], BeforeValidator(_or_no_list)] = ()
@@ -104,16 +114,21 @@ class RawSample(BaseModel):
 
 
 def raw_time(value: RawTime, fps: float) -> int | None:
-    """The whole number that a raw time means; None where it gives none.
+    """The whole number that a raw time means: `uncut_time`, cut to an integer. None where it gives none."""
+    time = uncut_time(value, fps)
+    return None if time is None else int(time)
 
-    A JSON number, cut to an integer, and a string of an integer are taken as they are: `fps` plays no part. A string
-    of a decimal, of MM:SS or of HH:MM:SS is seconds, and is multiplied by `fps` and cut. Whatever else a string holds
-    is no time.
+
+def uncut_time(value: RawTime, fps: float) -> int | float | None:
+    """The number that a raw time means; None where it gives none.
+
+    A JSON number and a string of an integer are taken as they are: `fps` plays no part. A string of a decimal, of MM:SS
+    or of HH:MM:SS is seconds, and is multiplied by `fps`. Whatever else a string holds is no time.
     """
     if value is None:
         return None
     if isinstance(value, int | float):
-        return int(value)
+        return value
     text = value.strip()
     try:
         return int(text)
@@ -128,4 +143,4 @@ def raw_time(value: RawTime, fps: float) -> int | None:
     seconds = 0.0
     for part in parts:
         seconds = seconds * 60 + part
-    return int(seconds * fps) if math.isfinite(seconds * fps) else None
+    return seconds * fps if math.isfinite(seconds * fps) else None

@@ -239,11 +239,14 @@ def _label(
 
 
 def _seconds_ms(value: RawTime) -> int | None:
-    """A raw time in milliseconds: whole numbers are seconds, whatever they are frames of elsewhere."""
-    if isinstance(value, str) and not value.strip().lstrip("+-").isdigit():
-        return raw_time(value, 1000.0)
-    seconds = raw_time(value, 1.0)
-    return None if seconds is None else max(0, 1000 * seconds)
+    """A raw time in milliseconds: numbers are seconds, whatever they are frames of elsewhere, fractions included."""
+    text = str(value) if isinstance(value, float) else value
+    if isinstance(text, str) and not text.strip().lstrip("+-").isdigit():
+        time_ms = raw_time(text, 1000.0)
+    else:
+        seconds = raw_time(text, 1.0)
+        time_ms = None if seconds is None else 1000 * seconds
+    return None if time_ms is None else max(0, time_ms)
 
 
 def _stream_sessions(sample: StreamSample, video: VideoFile, fps: float) -> Iterator[Session]:

@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictStr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from models.data.finding import FieldError, field_error
-from models.data.raw_sample import RawSample, RawTime, Text, raw_time
+from models.data.raw_sample import RawSample, RawTime, Text, WholeStr, uncut_time
 from models.vlm.dialogue import STATE_TOKENS
 from models.vlm.state import State
 
 STREAM_MARK = "<stream>"
 IMAGE_MARK = "<image>"
+# What a product of seconds and a frame rate may be off a whole number that is meant.
+_ROUNDING = 1e-6
 DEFAULT_QUESTION = "Tell me about each event in this video once it is over."
 DEFAULT_SYSTEM_PROMPT = (
     "You watch a video as it plays. The frames reach you one at a time, each behind a tag <Xs-Ys> with the interval "
@@ -81,6 +83,7 @@ def frame_rounds(
         if not first:
             conversion.leave_out("question", "no question: the default one is asked")
         conversion.questions[0] = first or default_question
+    conversion.tell_cut_times()
     return conversion.rounds(), conversion.left_out
 
 
@@ -93,15 +96,27 @@ class _Conversion:
         self._replies: list[tuple[State, str]] = [(State.SILENCE, "")] * num_frames
         self.questions: dict[int, str] = {}
         self.left_out: list[LeftOut] = []
+        self._cut: list[tuple[str, RawTime]] = []
 
     def leave_out(self, field: str, reason: str, detail: str = "") -> None:
         self.left_out.append(LeftOut(field, reason, detail))
 
     def time(self, field: str, value: RawTime) -> int | None:
-        time = raw_time(value, self._fps)
-        if time is None and isinstance(value, str) and value.strip():
-            self.leave_out(field, "unreadable time, taken as none", repr(value))
-        return time
+        time = uncut_time(value, self._fps)
+        if time is None:
+            if isinstance(value, str) and value.strip():
+                self.leave_out(field, "unreadable time, taken as none", repr(value))
+            return None
+        if abs(time - int(time)) > _ROUNDING:
+            self._cut.append((field, value))
+        return int(time)
+
+    def tell_cut_times(self) -> None:
+        """Once a sample: where times are fractions, most are."""
+        if self._cut:
+            field, value = self._cut[0]
+            more = f", and {len(self._cut) - 1} more" if len(self._cut) > 1 else ""
+            self.leave_out(field, "a fraction of a frame is cut off, so it may be early", f"{value!r}{more}")
 
     def ask(self, field: str, content: str, at: RawTime) -> None:
         time = self.time(f"{field}.time", at)
@@ -153,7 +168,7 @@ class Message(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     role: Literal["system", "user", "assistant"]
-    content: StrictStr
+    content: WholeStr
 
 
 def _as_list(value: Any) -> Any:
@@ -166,7 +181,7 @@ class StreamSample(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     messages: tuple[Message, ...]
-    videos: Annotated[tuple[StrictStr, ...], BeforeValidator(_as_list)]
+    videos: Annotated[tuple[WholeStr, ...], BeforeValidator(_as_list)]
     video_name: Text = ""
     task_type: Text = ""
     source: Text = ""
@@ -186,12 +201,15 @@ class StreamSample(BaseModel):
     def make(
         cls, raw: RawSample, rounds: Sequence[FrameRound], video: str, system_prompt: str
     ) -> "StreamSample":
-        return cls(
-            messages=messages_of(rounds, system_prompt, STREAM_MARK),
-            videos=(video,),
-            video_name=raw.video_name,
-            task_type=raw.task_type,
-            source=raw.source,
+        """FieldError as `parse`."""
+        return cls.parse(
+            {
+                "messages": messages_of(rounds, system_prompt, STREAM_MARK),
+                "videos": (video,),
+                "video_name": raw.video_name,
+                "task_type": raw.task_type,
+                "source": raw.source,
+            }
         )
 
     @classmethod

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.data.finding import FieldError
+from models.data.upright import upright_image
 
 _JPEG_QUALITY = 95
 
@@ -113,7 +114,7 @@ class VideoFile:
                     if num_saved == wanted:
                         break
                     if index % step == 0:
-                        picture = frame.to_image()
+                        picture = upright_image(frame)
                         picture.save(partial / f"frame_{num_saved:06d}.jpg", quality=_JPEG_QUALITY)
                         num_saved += 1
             if num_saved < max(1, wanted - 1):

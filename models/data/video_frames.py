@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from models.data.finding import FieldError
+from models.data.upright import upright_picture, upright_size
 from models.vlm.frame_size import FrameBudget
 
 if TYPE_CHECKING:  # not needed where nothing is decoded
@@ -22,7 +24,8 @@ def frames_at(path: Path, times_ms: Sequence[int], budget: FrameBudget) -> Itera
     """For each moment the first frame at or after it: uint8 [H, W, 3] of the size that `budget` fits.
 
     `times_ms` rise, and count from the video's first frame. A moment after the last frame gets the last. FieldError
-    on `video_path` for a video that cannot be decoded, or ends more than a second before the last moment.
+    on `video_path` for a video that cannot be decoded, fits no budget, or ends more than a second before the last
+    moment.
     """
     import av
 
@@ -55,19 +58,26 @@ def frames_at(path: Path, times_ms: Sequence[int], budget: FrameBudget) -> Itera
 
 
 def frame_grid(path: Path, budget: FrameBudget) -> tuple[int, int]:
-    """Rows and columns of visual tokens of the video's frames, from its header alone."""
+    """Rows and columns of visual tokens of the video's frames, from the first of them, which tells which way up it is;
+    from its header where that frame cannot be decoded. FieldError on `video_path` where they fit no budget."""
     import av
 
     with av.open(str(path)) as container:
-        context = container.streams.video[0].codec_context
-        return budget.grid(*budget.fit(context.height, context.width))
+        stream = container.streams.video[0]
+        size = (stream.codec_context.height, stream.codec_context.width)
+        with suppress(av.FFmpegError):  # `frames_at` tells it
+            for frame in container.decode(stream):
+                size = upright_size(frame)
+                break
+        return budget.grid(*_fit(size, budget))
 
 
 def _fitted(frame: av.VideoFrame, budget: FrameBudget) -> np.ndarray:
-    turns = (frame.rotation // 90) % 4
-    height, width = (frame.width, frame.height) if turns % 2 else (frame.height, frame.width)
-    height, width = budget.fit(height, width)
-    if turns % 2:
-        height, width = width, height
-    picture = frame.reformat(width=width, height=height, format="rgb24", interpolation="BICUBIC").to_ndarray()
-    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+    return upright_picture(frame, *_fit(upright_size(frame), budget))
+
+
+def _fit(size: tuple[int, int], budget: FrameBudget) -> tuple[int, int]:
+    try:
+        return budget.fit(*size)
+    except ValueError as error:
+        raise FieldError("video_path", str(error)) from error

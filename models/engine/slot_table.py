@@ -102,9 +102,6 @@ class SlotTable:
         self._owners[eviction.target_places] = self._owners[eviction.source_places]
         self.length = self.end = eviction.length
 
-    def num_tokens(self, owner: int) -> int:
-        return int((self._owners[: self.length] == owner).sum())
-
     def owners(self) -> set[int]:
         return set(np.unique(self._owners[: self.length]).tolist())
 

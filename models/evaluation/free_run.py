@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from models.data.finding import BrokenSample
 from models.data.sample import Round
 from models.engine.engine import Engine
 from models.engine.errors import EngineFull
@@ -19,6 +20,10 @@ from models.vlm.dialogue import Dialogue
 from models.vlm.state import State
 
 _FRAMES_AT_ONCE = 16
+
+
+def _refuse(broken: BrokenSample) -> None:
+    raise broken
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +38,7 @@ class LiveFrame:
 
 @dataclass(frozen=True, eq=False)
 class DialogueScript:
-    """What one session is given: an instruction, and frames as the session comes to them."""
+    """What one session is given: an instruction, and frames as the session comes to them, or BrokenSample."""
 
     session_id: str
     instruction: str
@@ -58,12 +63,13 @@ def run_dialogues(
     max_at_once: int,
     sensitivity: float = 0.0,
     on_round: Callable[[], None] = lambda: None,
+    on_broken: Callable[[str, BrokenSample], None] = lambda session_id, broken: _refuse(broken),
 ) -> Iterator[Transcript]:
     """Run every script to its end, `max_at_once` of them in the engine at a time, and tell each as it ends.
 
     Nothing is forced but silence on past frames: every other round is decided on what was said before. Fewer
     run at once where the engine has no room for more; EngineFull if it has none for a single one. `on_round` is
-    called once for each round that is over.
+    called once for each round that is over, `on_broken` for a script whose frames break off: it is left out.
     """
     if max_at_once < 1:
         raise ValueError(f"max_at_once must be at least 1, got {max_at_once}")
@@ -88,8 +94,13 @@ def run_dialogues(
                 running[script.session_id] = _Run(script, silence)
             if not running:
                 return
-            for run in running.values():
-                run.feed(engine, encoder)
+            for session_id, run in list(running.items()):
+                try:
+                    run.feed(engine, encoder)
+                except BrokenSample as broken:
+                    on_broken(session_id, broken)
+                    engine.close(session_id)
+                    del running[session_id]
             for output in engine.step():
                 run = running[output.session_id]
                 if isinstance(output, Decision):
@@ -115,6 +126,7 @@ def free_run(
     max_at_once: int = 32,
     sensitivity: float = 0.0,
     on_round: Callable[[], None] = lambda: None,
+    on_broken: Callable[[BrokenSample], None] = _refuse,
 ) -> Iterator[StreamRecord]:
     """Records of streams, each as it ends, so not always in the order they came in; else as `run_dialogues`."""
     by_id: dict[str, EvaluationStream] = {}
@@ -124,6 +136,10 @@ def free_run(
             by_id[stream.stream_id] = stream
             yield DialogueScript(stream.stream_id, stream.instruction, _live_frames(stream))
 
+    def leave_out(session_id: str, broken: BrokenSample) -> None:
+        on_broken(broken)
+        del by_id[session_id]
+
     for transcript in run_dialogues(
         engine,
         encoder,
@@ -132,6 +148,7 @@ def free_run(
         max_at_once=max_at_once,
         sensitivity=sensitivity,
         on_round=on_round,
+        on_broken=leave_out,
     ):
         yield by_id.pop(transcript.session_id).record(transcript.rounds, transcript.num_truncated)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 
 class Journal:
@@ -29,7 +29,10 @@ class Journal:
                     "choose another directory, or remove it to begin anew"
                 )
             self._records = {record["key"]: record["value"] for record in records}
-        self._file: TextIO = path.open("w", encoding="utf-8") if not whole else _cut(path, whole)
+        self._file: BinaryIO = path.open("r+b" if whole else "wb")
+        # Behind the last whole line, however long it is.
+        self._file.seek(sum(len(line) for line in whole))
+        self._file.truncate()
         if not whole:
             self._write({"settings": settings})
 
@@ -59,7 +62,7 @@ class Journal:
         self._write({"key": key, "value": value})
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
         self._file.flush()
 
 
@@ -72,18 +75,12 @@ def read_journal(path: Path) -> tuple[dict[str, Any], list[Any]]:
     return first["settings"], [record["value"] for record in records]
 
 
-def _whole_lines(path: Path) -> list[str]:
+def _whole_lines(path: Path) -> list[bytes]:
+    """With their line ends, which are b"\\n" alone: what else ends a line for Python may stand in a text."""
     if not path.is_file():
         return []
-    content = path.read_text(encoding="utf-8", errors="replace")
-    return content[: content.rfind("\n") + 1].splitlines()
-
-
-def _cut(path: Path, whole: list[str]) -> TextIO:
-    file = path.open("r+", encoding="utf-8")
-    file.truncate(sum(len(line.encode()) + 1 for line in whole))
-    file.seek(0, 2)
-    return file
+    with path.open("rb") as file:
+        return [line for line in file if line.endswith(b"\n")]
 
 
 def _difference(before: Any, now: Any, name: str = "") -> str:

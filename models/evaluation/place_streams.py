@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from models.data.finding import BrokenSample
 from models.data.place.clip import Clip, draw_clip
 from models.data.place.layout import PLACE_HEIGHT, PLACE_WIDTH
 from models.data.place.picture import draw
@@ -46,6 +47,9 @@ class PlaceStreams:
 
     def parse(self, task: str, text: str) -> tuple[Slots | None, ...]:
         return parse_text(task, text)
+
+    def leave_out(self, broken: BrokenSample) -> None:
+        raise broken
 
     def streams(self) -> Iterator[EvaluationStream]:
         for task, seed, offset_s in self._plan.lively:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from models.data.finding import BrokenSample
 from models.data.sample import Round
 from models.vlm.state import State
 
@@ -44,6 +45,10 @@ class StreamSource(Protocol):
         """In a fixed order, made as they are asked for."""
         ...
 
+    def leave_out(self, broken: BrokenSample) -> None:
+        """For a stream whose frames were found broken as they were asked for; raises it where none may be missing."""
+        ...
+
     def parse(self, task: str, text: str) -> tuple[Slots | None, ...]:
         """What a told text says, one per part; None for a part without a meaning."""
         ...
@@ -57,7 +62,7 @@ class EvaluationStream:
     resample them together. `kind`: how the scene was drawn ("lively", "quiet"). `tags`: what else a report tells
     apart. `rounds`: gold, one per kept frame. `num_past_rounds` of them were shown before the instruction came:
     silence is forced on them and they are not scored. `frames`: pictures uint8 [H, W, 3] of a size the model's
-    budget gives, one per round, as often as it is called.
+    budget gives, one per round, as often as it is called; BrokenSample where they cannot be had.
     """
 
     stream_id: str

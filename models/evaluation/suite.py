@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 
+from models.data.finding import BrokenSample
 from models.data.place.wording import parse_text
 from models.engine.config import EngineConfig, PinnedPositions
 from models.engine.engine import Engine
@@ -116,8 +117,8 @@ def run_suite(
 ) -> SuiteRun:
     """Run what of the source the directory does not hold yet, and give the whole.
 
-    `on_stream` is called once a stream, also for those done before. ValueError where the directory holds a run
-    under other settings.
+    `on_stream` is called once a stream, also for those done before or left out. ValueError where the directory holds
+    a run under other settings; BrokenSample where the source wants none left out.
     """
     settings = {**model_settings(model_dir), "serving": asdict(serving), "source": source.settings}
     with Journal(directory / JOURNAL_NAME, settings) as journal:
@@ -129,6 +130,10 @@ def run_suite(
                 else:
                     yield stream
 
+        def leave_out(broken: BrokenSample) -> None:
+            source.leave_out(broken)
+            on_stream()
+
         for record in free_run(
             served.engine,
             served.encoder,
@@ -137,6 +142,7 @@ def run_suite(
             max_at_once=served.max_at_once,
             sensitivity=serving.sensitivity,
             on_round=on_round,
+            on_broken=leave_out,
         ):
             journal.add(record.stream_id, record.to_json())
             on_stream()

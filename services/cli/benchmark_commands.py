@@ -1,5 +1,6 @@
 """`streamo eval ovo-bench` and `streamo eval streaming-bench`."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -15,8 +16,10 @@ from services.cli.eval_progress import mistakes_told, progress
 from services.cli.options import Device
 
 if TYPE_CHECKING:  # torch, which other commands need not wait for
+    from models.evaluation.benchmarks.ovo_bench import OvoWording
     from models.evaluation.benchmarks.ovo_score import OvoScore
     from models.evaluation.benchmarks.probe import Answer, Probe
+    from models.evaluation.benchmarks.streaming_bench import StreamingWording
     from models.evaluation.benchmarks.streaming_score import StreamingScore
 
 
@@ -94,11 +97,10 @@ def ovo_bench(
             _needed(model=model, repository=repository, videos=videos, out=out)
             assert model and repository and videos and out
             paths = [out]
-            items = read_annotations(
-                annotations or repository / "data" / "ovo_bench_new.json", tuple(task or ())
-            )
-            probes = list(questions(items, OvoWording.read(repository), videos, Mode(mode.value)))
-            settings = _run_settings(model, "ovo-bench", mode, fps, window_rounds)
+            asked_in = annotations or repository / "data" / "ovo_bench_new.json"
+            items, texts = read_annotations(asked_in, tuple(task or ())), OvoWording.read(repository)
+            probes = list(questions(items, texts, videos, Mode(mode.value)))
+            settings = _run_settings(model, "ovo-bench", asked_in, texts, mode, fps, window_rounds)
             told = {
                 key: [Answer(at_s, text) for at_s, text in answers]
                 for key, answers in _answered(
@@ -174,7 +176,7 @@ def streaming_bench(
             data, asked = read_questions(questions, videos)
             _check_videos(one.video for one in asked)
             texts = StreamingWording.read(repository)
-            settings = _run_settings(model, "streaming-bench", mode, fps, window_rounds)
+            settings = _run_settings(model, "streaming-bench", questions, texts, mode, fps, window_rounds)
             settings = {**settings, "context_s": context, "questions": questions.name}
             serving = ServingSettings(window_rounds=window_rounds)
             served = serve_for(model, Mode(mode.value), serving, device=device, max_at_once=at_once)
@@ -241,12 +243,21 @@ def _answered(
 
 
 def _run_settings(
-    model: Path, benchmark: str, mode: ModeName, fps: float, window_rounds: int | None
+    model: Path,
+    benchmark: str,
+    questions: Path,
+    texts: "OvoWording | StreamingWording",
+    mode: ModeName,
+    fps: float,
+    window_rounds: int | None,
 ) -> dict[str, Any]:
+    """What answers depend on: a journal under other settings is not gone on with."""
     from models.evaluation.suite import model_settings
 
     return {
         "benchmark": benchmark,
+        "questions_sha256": hashlib.sha256(questions.read_bytes()).hexdigest(),
+        "wording_sha256": hashlib.sha256(json.dumps(asdict(texts)).encode()).hexdigest(),
         "mode": mode.value,
         **model_settings(model),
         "fps": fps,

@@ -169,9 +169,11 @@ def clips(
         serving = _serving(window_rounds, max_window_tokens, pinned_positions, sensitivity, dtype)
         reader, file = CaptionReader(min_word_f1), SessionFile(data, video_root, fps)
         served = ServedModel(model, serving, device=device, max_at_once=at_once)
-        source = ClipStreams(file, served.budget, reader, skip_broken=skip_broken, on_finding=findings.add)
-        findings.close()
+        source = ClipStreams(
+            file, served.budget, served.dialogue, reader, skip_broken=skip_broken, on_finding=findings.add
+        )
         _run(out, model, served, serving, source, no_plots)
+        findings.close()
 
 
 @app.command()

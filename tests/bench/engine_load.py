@@ -99,7 +99,7 @@ def make_server(
     """A server without streams. ValueError for an unknown side."""
     frames = Frames(workload, encoder)
     if side == "engine":
-        backend = attention_backend(attention, workload.model.device)
+        backend = attention_backend(attention, workload.model.device, workload.model)
         return EngineServer(workload, frames, script, window_rounds, max_streams, max_batch_tokens, backend)
     if side not in SIDES:
         raise ValueError(f"side {side!r} is unknown; use one of {SIDES}")

@@ -132,6 +132,8 @@ def _text(entry: dict[str, Any], name: str, may_be_empty: bool = False) -> str:
         return ""
     if not isinstance(value, str) or not (may_be_empty or value.strip()):
         raise UnreadableReply(f"{name}: is no text")
+    if value.encode("utf-8", "replace").decode() != value:
+        raise UnreadableReply(f"{name}: holds half a character")
     return " ".join(value.split())
 
 

@@ -15,13 +15,14 @@ import numpy as np
 from models.data.curation.config import ClipConfig
 from models.data.curation.store import Store, content_key
 from models.data.curation.teacher import Picture
+from models.data.upright import upright_image
 
 SCAN_INTERVAL_S = 0.5
 _THUMB_SIDE = 9
 _JPEG_QUALITY = 85
 _READ_BYTES = 1 << 20
 # Part of the keys of what is kept: raise it with any change of what a scan or a clip holds.
-_VERSION = 1
+_VERSION = 2
 
 
 class UnreadableVideo(ValueError):
@@ -157,7 +158,7 @@ class _Frame:
 
     @cached_property
     def _image(self) -> Any:
-        return self._frame.to_image()
+        return upright_image(self._frame)
 
     def grey(self, side: int) -> np.ndarray:
         from PIL import Image

@@ -17,8 +17,8 @@ from models.data.raw_sample import RawSample
 
 @dataclass
 class ClipResult:
-    """samples, and how many lists were not worth one, by task and reason. undone: reasons by task for which the teacher
-    gave no reply; another run may."""
+    """samples, and how many lists were not worth one, by task and reason. undone: reasons by task, or by the stage that
+    was stopped in it, for which the teacher gave no reply; another run may."""
 
     clip: Clip
     verdicts: list[Verdict] = field(default_factory=list)
@@ -35,17 +35,19 @@ class ClipResult:
 
 
 class ClipAnnotation:
-    """Annotates one clip. CurationStopped goes through; what the teacher owes is in the result's `undone`."""
+    """Annotates the clip of `result`, which gets what is found, and in `undone` what the teacher owes. CurationStopped
+    goes through; what was found before it is in the result."""
 
-    def __init__(self, clip: Clip, teacher: Teacher, config: CurationConfig) -> None:
+    def __init__(self, result: ClipResult, teacher: Teacher, config: CurationConfig) -> None:
+        clip = result.clip
         frames = clip_frames(clip.path, config.clips.teacher_fps, config.clips.teacher_max_side)
+        self._result = result
         self._clip = clip
         self._config = config
         self._annotator = Annotator(teacher, frames)
         self._maker = SampleMaker(clip, config.seed)
-        self.result = ClipResult(clip)
 
-    def run(self) -> ClipResult:
+    def run(self) -> None:
         """All tasks of the config. Grounding rests on the events, which are looked for with it."""
         tasks: dict[str, Callable[[], None]] = {
             "narration": self._narration,
@@ -58,7 +60,6 @@ class ClipAnnotation:
             needed = task in self._config.tasks or (task == "event" and "grounding" in self._config.tasks)
             if needed:
                 self._attempt(task, annotate)
-        return self.result
 
     def negatives(self, captions: Sequence[str], num_wanted: int) -> None:
         """Grounding questions about what, by every look, does not happen here."""
@@ -68,9 +69,9 @@ class ClipAnnotation:
         try:
             annotate()
         except TeacherSilent as error:
-            self.result.undone[task] = str(error)
+            self._result.undone[task] = str(error)
         except UnreadableReply:
-            self.result.rejected_samples[task, filters.UNREADABLE] += 1
+            self._result.rejected_samples[task, filters.UNREADABLE] += 1
 
     def _captions(self, task: str, ask: Callable[[], list[Claim]]) -> None:
         kept = self._confirmed(task, ask())
@@ -105,23 +106,23 @@ class ClipAnnotation:
 
     def _keep_list(self, task: str, kept: list[Claim], make: Callable[[], RawSample]) -> None:
         """A list with too many holes would teach silence where something happens."""
-        num_claimed = len(self.result.claims(task))
+        num_claimed = len(self._result.claims(task))
         if not num_claimed:
             return
         if filters.enough_kept(len(kept), num_claimed, self._config.filters):
-            self.result.samples.append(make())
+            self._result.samples.append(make())
         else:
-            self.result.rejected_samples[task, filters.TOO_FEW_KEPT] += 1
+            self._result.rejected_samples[task, filters.TOO_FEW_KEPT] += 1
 
     def _grounding(self) -> None:
-        for claim in self.result.kept("event"):
+        for claim in self._result.kept("event"):
             try:
                 query = self._annotator.grounding_query(claim.text)
             except UnreadableReply:
                 self._judge("grounding", claim, None, filters.UNREADABLE)
                 continue
             if agreed := self._confirm("grounding", Claim(query, *claim.span), query, unique=True):
-                self.result.samples.append(self._maker.grounding(query, agreed))
+                self._result.samples.append(self._maker.grounding(query, agreed))
 
     def _negatives(self, captions: Sequence[str], num_wanted: int) -> None:
         num_made = 0
@@ -135,7 +136,7 @@ class ClipAnnotation:
                 self._judge("negative", nowhere, None, filters.HAPPENS, looks)
             else:
                 self._judge("negative", nowhere, nowhere, "", looks)
-                self.result.samples.append(self._maker.grounding(query, None))
+                self._result.samples.append(self._maker.grounding(query, None))
                 num_made += 1
 
     def _qa(self) -> None:
@@ -149,7 +150,7 @@ class ClipAnnotation:
                     reason = filters.UNREADABLE
             self._judge("qa", question, None if reason else question, reason, chosen)
             if not reason:
-                self.result.samples.append(self._maker.qa(question))
+                self._result.samples.append(self._maker.qa(question))
 
     def _confirm_question(self, question: Question) -> tuple[str, tuple[str, ...]]:
         return filters.confirm_question(
@@ -167,7 +168,7 @@ class ClipAnnotation:
         reason: str,
         looks: tuple[object, ...] = (),
     ) -> None:
-        self.result.verdicts.append(Verdict(self._clip.key, task, claimed, kept, reason, looks))
+        self._result.verdicts.append(Verdict(self._clip.key, task, claimed, kept, reason, looks))
 
 
 def foreign_captions(

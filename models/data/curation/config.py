@@ -89,7 +89,7 @@ class FilterConfig(_Part):
 
 class SplitConfig(_Part):
     """Shares of the clips that go to validation and test, by whole groups of near-duplicate videos. Two videos are
-    near-duplicates if `min_shared` of the shorter one's pictures are in the other, within `max_bits` of 128."""
+    near-duplicates if `min_shared` of one's pictures are in the other, wherever, within `max_bits` of 128."""
 
     validation: Share = 0.05
     test: Share = 0.05

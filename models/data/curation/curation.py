@@ -111,7 +111,7 @@ class Curation:
         videos = self._scan(rejected)
         groups = self._groups(videos)
         clips, num_uncut = self._cut(videos, rejected)
-        results, stopped = self._annotate(clips)
+        results, stopped = self._annotate(clips, write_incomplete)
         undone = Counter(reason for result in results for reason in result.undone.values())
         if undone and not write_incomplete:
             return CurationOutcome(None, dict(undone), stopped, tuple(results))
@@ -187,37 +187,35 @@ class Curation:
         clips = [clip for clip in cuts if clip is not None]
         return clips, len(cuts) - len(clips)
 
-    def _annotate(self, clips: list[Clip]) -> tuple[list[ClipResult], str]:
+    def _annotate(self, clips: list[Clip], write_incomplete: bool) -> tuple[list[ClipResult], str]:
         stopped: list[str] = []
 
-        def guarded(clip: Clip, work: Callable[[], ClipResult]) -> ClipResult:
-            if not stopped:
+        def added(result: ClipResult, stage: str, work: Callable[[ClipAnnotation], None]) -> ClipResult:
+            # A stopped teacher still knows what it replied before: enough for many a clip that is to be written.
+            if not stopped or write_incomplete:
                 try:
-                    return work()
+                    work(ClipAnnotation(result, self.teacher, self.config))
+                    return result
                 except CurationStopped as error:
                     stopped.append(str(error))
-            return ClipResult(clip, undone={"all": stopped[0]})
+            result.undone[stage] = stopped[0]
+            return result
 
         def annotate(clip: Clip) -> ClipResult:
-            return guarded(clip, lambda: ClipAnnotation(clip, self.teacher, self.config).run())
+            return added(ClipResult(clip), "tasks", ClipAnnotation.run)
 
         results = list(self._each("Asking the teacher", annotate, clips))
         num_negatives = self.config.negatives if "grounding" in self.config.tasks else 0
-        if not num_negatives or stopped:
+        if not num_negatives or (stopped and not write_incomplete):
             return results, stopped[0] if stopped else ""
         # Captions of every clip, taken before negatives are added to any.
         foreign = [foreign_captions(result, results, self.config.seed, num_negatives) for result in results]
 
         def refute(entry: tuple[ClipResult, list[str]]) -> ClipResult:
             result, captions = entry
-
-            def work() -> ClipResult:
-                annotation = ClipAnnotation(result.clip, self.teacher, self.config)
-                annotation.result = result
-                annotation.negatives(captions, num_negatives)
+            if not captions:
                 return result
-
-            return guarded(result.clip, work) if captions else result
+            return added(result, "negatives", lambda clip: clip.negatives(captions, num_negatives))
 
         results = list(
             self._each("Asking for what never happens", refute, list(zip(results, foreign, strict=True)))

@@ -40,14 +40,20 @@ class Reply:
 class Endpoint:
     """Safe for many threads: every exchange has a connection of its own.
 
-    The environment's proxy settings apply. `base_url` is what stands before `/chat/completions`.
+    The environment's proxy settings apply. `base_url` is what stands before `/chat/completions`. White space around
+    the key, such as the end of the line of the file it came from, is no part of it.
     """
 
     def __init__(self, base_url: str, key: str = "", deadline_s: float = 120.0) -> None:
         self._url = urllib.parse.urlsplit(base_url.rstrip("/") + "/chat/completions")
         if self._url.scheme not in ("http", "https") or not self._url.hostname:
             raise ValueError(f"base_url {base_url!r}: must be http(s)://HOST[:PORT][/PATH]")
-        self._key = key
+        self._key = key.strip()
+        # http.client would refuse it too, and show it.
+        if key and not (self._key and self._key.isascii() and self._key.isprintable()):
+            raise ValueError(
+                "teacher.key_variable: the variable it names must hold printable ASCII, on one line"
+            )
         self._deadline_s = deadline_s
 
     def chat(self, body: dict[str, Any]) -> Reply:
@@ -64,7 +70,9 @@ class Endpoint:
             answer = json.loads(payload)
             text = answer["choices"][0]["message"]["content"]
             usage = answer.get("usage") or {}
-            return Reply(str(text or ""), usage.get("prompt_tokens"), usage.get("completion_tokens"))
+            # Half a character, which JSON's escapes can hold, could not be kept.
+            text = str(text or "").encode("utf-8", "replace").decode()
+            return Reply(text, usage.get("prompt_tokens"), usage.get("completion_tokens"))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise EndpointError(
                 f"{self._url.netloc} answered no chat completion ({type(error).__name__})"

@@ -97,6 +97,7 @@ class Teacher:
         self._ledger = ledger
         self._rng = rng
         self._stopped = threading.Event()
+        self._why_stopped = ""
         self._wait = wait or self._stopped.wait
         self._places = threading.BoundedSemaphore(config.concurrency)
         self._turns = [threading.Lock() for _ in range(256)]  # by key
@@ -105,15 +106,18 @@ class Teacher:
         self._largest_tokens = 0
         self.counts = TeacherCounts()
 
-    def stop(self) -> None:
-        """Nothing more is asked: CurationStopped for every caller, after the exchange it may be in."""
-        self._stopped.set()
+    def stop(self, reason: str = "interrupted") -> None:
+        """Nothing more is asked: CurationStopped for every caller whose reply is not there yet, after the exchange it
+        may be in. The first reason stays."""
+        if not self._stopped.is_set():
+            self._why_stopped = reason
+            self._stopped.set()
 
     def ask(self, request: Request, read: Callable[[str], T]) -> T:
         """What `read` makes of the reply; it raises UnreadableReply for one it cannot read, and another is asked for.
 
         UnreadableReply where none of `max_readings` replies could be read, TeacherSilent where none came,
-        CurationStopped where there is no use in asking on.
+        CurationStopped where there is no use in asking on; nothing is asked after it.
         """
         for reading in range(self._config.max_readings):
             try:
@@ -147,7 +151,7 @@ class Teacher:
     def _exchange(self, body: dict[str, Any], request: Request) -> Reply:
         for attempt in range(self._config.max_attempts):
             if self._stopped.is_set():
-                raise CurationStopped("interrupted")
+                raise CurationStopped(self._why_stopped)
             reserved = self._reserve(request)
             try:
                 reply = self._endpoint.chat(body)
@@ -156,7 +160,8 @@ class Teacher:
             except EndpointError as error:
                 self._tally(fault=f"status {error.status}" if error.status else "no answer")
                 if error.status in (401, 403, 404):
-                    raise CurationStopped(f"the teacher cannot be used: {error}") from error
+                    self.stop(f"the teacher cannot be used: {error}")
+                    raise CurationStopped(self._why_stopped) from error
                 if not error.is_passing:
                     raise TeacherSilent(str(error)) from error
                 if attempt + 1 == self._config.max_attempts:
@@ -179,10 +184,11 @@ class Teacher:
             expected = max(expected, self._largest_tokens)
             spent = self._ledger.total_tokens
             if budget is not None and spent + self._reserved_tokens + expected > budget:
-                raise CurationStopped(
+                self.stop(
                     f"teacher.budget_tokens {budget}: {spent} are spent and another reply could go beyond; "
                     "raise it to go on"
                 )
+                raise CurationStopped(self._why_stopped)
             self._reserved_tokens += expected
         return expected
 

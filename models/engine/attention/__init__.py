@@ -13,10 +13,10 @@ one is to write the two methods of `interface.py`.
 | `paged`  | CUDA, Triton | float16, bfloat16, | our Triton kernel; keys in place, by | in Triton's interpreter (no   |
 |          |              | float32            | block table; long windows split      | bfloat16); compiled for sm_90 |
 
-`attention_backend("auto", device)` takes sdpa on a CPU; on a GPU paged, else varlen, else sdpa, whichever first
-comes to sdpa's result in a small step on that very device. No GPU was at hand when the GPU backends were
-written: their tests that need one skip without, tile sizes come from what the compiler reports, and nothing is
-known of their speed. CUDA graphs are left out for the same reason: they would need metadata of fixed shapes.
+`attention_backend("auto", device, model)` takes sdpa on a CPU; on a GPU paged, else varlen, else sdpa, whichever first
+comes to sdpa's result in a small step with the model's dtype and heads on that very device. No GPU was at hand when the
+GPU backends were written: their tests that need one skip without, tile sizes come from what the compiler reports, and
+nothing is known of their speed. CUDA graphs are left out for the same reason: they would need metadata of fixed shapes.
 
 What `sdpa` costs on a CPU: folding the query heads that share a key head, and leaving the mask out where a
 window is long, made an extend of 43 tokens over 13,000 keys 1.2 times (4 heads of 48, 2 key heads) to 1.7 times

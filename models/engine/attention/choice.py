@@ -10,15 +10,19 @@ import torch
 from models.engine.attention.interface import AttentionBackend, AttentionRow
 from models.engine.attention.sdpa import SdpaAttention
 from models.engine.kv_cache import KVCache
+from models.vlm.model import LanguageModel
 
 _log = logging.getLogger(__name__)
 
 
-def attention_backend(name: str, device: torch.device) -> AttentionBackend:
+def attention_backend(
+    name: str, device: torch.device, model: LanguageModel | None = None
+) -> AttentionBackend:
     """The backend `sdpa`, `varlen` or `paged`, or with `auto` the best one that works on the device.
 
     `auto` is sdpa on a CPU. On a GPU it tries paged, then varlen, each by a small step that has to come to what
-    sdpa comes to, and logs why it passes one over. ValueError for an unknown name, and for a backend that the
+    sdpa comes to, and logs why it passes one over. The step has the dtype and the heads of `model`: what works for
+    those of one may not for those of another. ValueError for an unknown name, and for a backend that the
     device or what is installed cannot carry.
     """
     if name == "sdpa" or (name == "auto" and device.type != "cuda"):
@@ -27,10 +31,11 @@ def attention_backend(name: str, device: torch.device) -> AttentionBackend:
         return _gpu_backend(name, device)
     if name != "auto":
         raise ValueError(f"attention {name!r} is unknown; use auto, paged, sdpa or varlen")
+    sizes = () if model is None else _sizes(model)
     for candidate in ("paged", "varlen"):
         try:
             backend = _gpu_backend(candidate, device)
-            check_against_sdpa(backend, device)
+            check_against_sdpa(backend, device, *sizes)
             return backend
         except Exception as error:  # compilers and drivers fail with anything
             _log.warning("attention %s does not work on %s: %s", candidate, device, error)
@@ -86,6 +91,10 @@ def check_against_sdpa(
     excess = float(((ours.float() - expected.float()).abs() / rounding).max())
     if not excess <= 1.0:
         raise ArithmeticError(f"its result is off that of sdpa by {excess:.2g} times what rounding explains")
+
+
+def _sizes(model: LanguageModel) -> tuple[torch.dtype, int, int, int]:
+    return model.dtype, model.head_dim, model.num_kv_heads, model.num_heads // model.num_kv_heads
 
 
 def _gpu_backend(name: str, device: torch.device) -> AttentionBackend:

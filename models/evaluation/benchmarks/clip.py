@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from models.data.upright import upright_picture, upright_size
 from models.vlm.frame_sampler import FrameSampler, SamplerConfig
 from models.vlm.frame_size import FrameBudget
 
@@ -50,10 +51,7 @@ def clip_frames(
                 if at_ms <= last_ms or not sampler.due(at_ms):
                     continue
                 last_ms = at_ms
-                height, width = budget.fit(frame.height, frame.width)
-                fitted = frame.reformat(
-                    width=width, height=height, format="rgb24", interpolation="BICUBIC"
-                ).to_ndarray()
+                fitted = upright_picture(frame, *budget.fit(*upright_size(frame)))
                 if sampler.keep(at_ms, fitted):
                     yield at_ms, fitted
     except av.FFmpegError as error:

@@ -84,18 +84,19 @@ def questions(
     """The probes of all items.
 
     Clips end where the official script cuts them, at the next whole second. Official: one probe for each answer.
-    Push: one session for each standing question, from when it is asked to the last time it is looked at.
+    Push: multiple choice has PATIENCE_S from when it is asked; each standing question is one session, from when it is
+    asked to the last time it is looked at.
     """
     for item in items:
         video = videos / item["video"]
         if _GROUP_OF[item["task"]] != "forward":
             options = "; ".join(f"{chr(65 + i)}. {option}" for i, option in enumerate(item["options"])) + ";"
             prompt = texts.choice.format(item["question"], options)
-            end_s = math.ceil(item["realtime"])
+            asked_s = item["realtime"]
             if mode is Mode.PUSH:
-                yield Probe(_key(item), video, prompt, end_s + PATIENCE_S, asked_s=item["realtime"])
+                yield Probe(_key(item), video, prompt, asked_s + PATIENCE_S, asked_s=asked_s)
             else:
-                yield Probe(_key(item), video, prompt, end_s)
+                yield Probe(_key(item), video, prompt, math.ceil(asked_s))
         elif mode is Mode.OFFICIAL:
             for place, info in enumerate(item["test_info"]):
                 yield Probe(

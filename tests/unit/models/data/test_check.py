@@ -32,6 +32,7 @@ def checked(tmp_path: Path, *elements: Any, **options: Any) -> tuple[DataStatist
 
 
 def test_counts_of_a_stream_file(tmp_path: Path) -> None:
+    write_video(tmp_path / "v.mp4", 1, size=(56, 56))
     statistics, findings = checked(
         tmp_path,
         chat("ssbbr", task_type="event", source="mine"),
@@ -89,6 +90,28 @@ def test_a_raw_file_is_checked_with_its_videos_or_without(tmp_path: Path) -> Non
     assert statistics.questions_per_sample == {1: 2, 0: 1}
 
 
+def test_a_stream_file_needs_its_videos(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    write_video(tmp_path / "root" / "v.mp4", 1, size=(56, 56))
+    (tmp_path / "text.mp4").write_text("no video")
+    elements = chat("sr"), chat("sr") | {"videos": ["gone.mp4"]}, chat("sr") | {"videos": ["text.mp4"]}
+    statistics, findings = checked(tmp_path, *elements, video_root=tmp_path / "root")
+    assert [(one.index, one.field, one.reason) for one in findings] == [
+        (1, "video_path", "not found"),
+        (2, "video_path", "not found"),
+    ]
+    statistics, findings = checked(tmp_path, *elements)
+    assert [(one.index, one.reason) for one in findings] == [
+        (0, "not found"),
+        (1, "not found"),
+        (2, "cannot be opened as a video"),
+    ]
+    statistics, findings = checked(tmp_path, *elements, open_videos=False)
+    assert (statistics.num_broken, findings, statistics.state_counts) == (0, [], (3, 0, 3))
+    with pytest.raises(ValueError, match="decode: "):
+        DataCheck(open_videos=False, decode=True)
+
+
 def test_a_video_that_breaks_off_is_found_where_it_is_read_to_its_end(tmp_path: Path) -> None:
     whole = write_video(tmp_path / "whole.mp4", 6, size=(56, 56)).read_bytes()
     # The index stands behind the pictures, of which a part is blank then.
@@ -134,7 +157,8 @@ def test_weights_are_those_of_the_loss(counts: tuple[int, int, int]) -> None:
 
 
 def test_a_picture_is_drawn(tmp_path: Path) -> None:
-    statistics, _ = checked(tmp_path, chat("ssbbr", task_type="event"), chat("rr", task_type="qa"))
+    samples = chat("ssbbr", task_type="event"), chat("rr", task_type="qa")
+    statistics, _ = checked(tmp_path, *samples, open_videos=False)
     plot_statistics(statistics, tmp_path / "new" / "plot.png")
     assert (tmp_path / "new" / "plot.png").read_bytes()[:4] == b"\x89PNG"
     plot_statistics(DataStatistics(), tmp_path / "empty.png")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from models.data.convert import ConvertConfig, Converter
-from models.data.finding import BrokenSample, Finding
+from models.data.finding import BrokenSample, FieldError, Finding
 from models.data.image_format import ImageSample
 from models.data.json_array import read_json_array
 from models.data.stream_format import StreamSample
@@ -144,6 +144,40 @@ def test_a_broken_sample_is_told_and_left_out_or_ends_the_conversion(root: Path,
         converter.convert_file(source, target)
     assert told.value.finding.index == 1
     assert list(tmp_path.glob("*out.json*")) == []
+
+
+HALF = "half of \ud83d"
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"response": [{"content": "A", "time": 1}, {"content": HALF, "time": 2}]}, "response.1.content"),
+        ({"question": [{"content": HALF, "time": 0}]}, "question.0.content"),
+        ({"video_name": HALF}, "video_name"),
+        ({"task_type": HALF}, "task_type"),
+        ({"source": HALF}, "source"),
+        ({"video_path": f"{HALF}.mp4"}, "video_path"),
+        ({"video_path": "", "videos": [f"{HALF}.mp4"]}, "videos.0"),
+    ],
+)
+def test_half_a_character_is_named_and_left_out(
+    more: dict[str, Any], field: str, root: Path, tmp_path: Path
+) -> None:
+    source = write_raw(tmp_path / "raw.json", raw("b.mp4") | more, raw("b.mp4"))
+    converter = Converter(ConvertConfig("stream", fps=5.0, video_root=root))
+    findings: list[Finding] = []
+    converter.convert_file(source, tmp_path / "out.json", skip_broken=True, on_finding=findings.append)
+    assert [str(one) for one in findings] == [
+        f"{source}: sample 0: {field}: holds half a character (lone surrogate)"
+    ]
+    (kept,) = read_json_array(tmp_path / "out.json")
+    # The other formats hold no more of it.
+    kept["messages"][2]["content"] = f"</Response> {HALF}"
+    with pytest.raises(FieldError, match=r"messages\.2\.content: holds half a character"):
+        StreamSample.parse(kept)
+    with pytest.raises(FieldError, match=r"images\.0: holds half a character"):
+        ImageSample.parse({"messages": [], "images": [HALF]})
 
 
 def test_too_short_for_one_frame_is_broken(root: Path) -> None:

@@ -262,6 +262,52 @@ def test_a_spent_budget_stops_the_run_and_a_higher_one_goes_on(
         assert spent < whole == stub.num_requests
 
 
+def samples_of(out: Path) -> list[Any]:
+    return [element for name in SPLITS for element in read_json_array(out / name)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "refused"),
+    [
+        # The last task of a clip is refused: the tasks before it are done, in this clip and in all later ones.
+        ({"tasks": ("event",)}, {"tasks": ("event", "qa")}, "Ask about this clip"),
+        # All tasks are done, and what is asked for negatives is refused.
+        ({"tasks": ("event", "grounding"), "negatives": 0}, {"tasks": ("event", "grounding")}, ""),
+    ],
+)
+def test_a_teacher_that_stops_the_run_costs_nothing_that_is_done(
+    before: dict[str, Any],
+    after: dict[str, Any],
+    refused: str,
+    clips: tuple[Path, list[TrueClip]],
+    tmp_path: Path,
+) -> None:
+    folder, truth = clips
+    out = tmp_path / "out"
+    num_refused = 0
+
+    def refuse(stub: StubEndpoint, body: dict[str, Any]) -> Answer | None:
+        nonlocal num_refused
+        if not is_refusing or not body["messages"][1]["content"][-1]["text"].startswith(refused):
+            return None
+        num_refused += 1
+        return Answer(status=401)
+
+    with teacher(truth, Noise(0.2), refuse) as stub:
+        is_refusing = False
+        assert run_curation(config_for(folder, out, stub, **before)).manifest is not None
+        done = samples_of(out)
+        is_refusing = True
+        config = config_for(folder, out, stub, **after)
+        assert run_curation(config).manifest is None
+        outcome = run_curation(config, write_incomplete=True)
+    assert outcome.manifest is not None and not outcome.manifest["complete"]
+    assert "401" in outcome.stopped and sum(outcome.undone.values()) == NUM_CLIPS
+    assert done and samples_of(out) == done
+    # Only those that were asked at once, in either run.
+    assert 2 <= num_refused <= 2 * config.teacher.concurrency
+
+
 def test_videos_that_cannot_be_used_are_counted(clips: tuple[Path, list[TrueClip]], tmp_path: Path) -> None:
     folder, truth = clips
     videos = tmp_path / "in" / "videos"

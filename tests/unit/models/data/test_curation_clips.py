@@ -6,6 +6,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from models.data.curation.clip import (
+    SCAN_INTERVAL_S,
     Clip,
     UnreadableVideo,
     VideoScan,
@@ -173,6 +174,33 @@ def test_groups_reach_as_far_as_links_do() -> None:
     assert group_videos(videos, 7, 0.8) == [0, 1, 0, 3, 0]
     assert group_videos(videos, 2, 0.8) == [0, 1, 2, 3, 2]
     assert group_videos([], 7, 0.8) == []
+
+
+def long_scan(seed: int, duration_s: float, start_s: float = 0.0) -> np.ndarray:
+    """Fingerprints of minutes of footage from `start_s` on: a new place every 3 s, in which something moves."""
+    prints = []
+    for index in range(int(duration_s / SCAN_INTERVAL_S)):
+        time_s = start_s + index * SCAN_INTERVAL_S
+        place = np.random.default_rng((seed, int(time_s / 3))).uniform(20, 200, (9, 9))
+        place[4, int(time_s) % 9] += 40 * (time_s % 1)
+        noise = np.random.default_rng((seed, index, int(10 * start_s))).uniform(-1, 1, (9, 9))
+        prints.append(fingerprint(place + noise))
+    return prints_of(VideoScan("", duration_s, (), tuple(prints)))
+
+
+@pytest.mark.parametrize(
+    ("start_s", "duration_s"),
+    [(0.0, 600.0), (0.0, 420.0), (61.2, 480.0), (300.0, 60.0), (177.7, 60.0), (12.3, 20.0)],
+)
+@pytest.mark.parametrize("copy_is_first", [False, True])
+def test_a_piece_of_a_long_video_is_of_its_group(
+    start_s: float, duration_s: float, copy_is_first: bool
+) -> None:
+    """However long either is and wherever the piece begins."""
+    videos = [long_scan(1, 600), long_scan(2, 600), long_scan(3, 60), long_scan(1, duration_s, start_s)]
+    if copy_is_first:
+        videos.reverse()
+    assert group_videos(videos, 7, 0.8) == [0, 1, 2, 0]
 
 
 def test_fingerprints_tell_brightness_apart_by_place_not_by_level() -> None:

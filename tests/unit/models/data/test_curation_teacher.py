@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from models.data.curation.annotator import Annotator
 from models.data.curation.config import TeacherConfig
 from models.data.curation.endpoint import Endpoint, EndpointError
 from models.data.curation.store import Ledger, Store
@@ -136,6 +137,16 @@ def test_passing_faults_are_tried_again_with_growing_pauses(bench: Callable[...,
     }
 
 
+def test_half_a_character_in_a_reply_ends_no_run(bench: Callable[..., Bench]) -> None:
+    def said(*texts: str) -> Answer:
+        return Answer(json.dumps({"events": [{"start": 0, "end": 1, "caption": text} for text in texts]}))
+
+    b = bench(Answer("mumble \ud83d"), said("half of \ud83d"), said("a whole \U0001f600"))
+    teacher = b.teacher(max_readings=3)
+    assert teacher.ask(request("Say."), str) == "mumble ?"
+    assert [claim.text for claim in Annotator(teacher, []).events()] == ["a whole \U0001f600"]
+
+
 def test_attempts_are_bounded_and_the_next_run_asks_again(bench: Callable[..., Bench]) -> None:
     b = bench(*[Answer(status=500)] * 3)
     with pytest.raises(TeacherSilent, match="3 attempts"):
@@ -160,6 +171,21 @@ def test_a_teacher_that_refuses_us_stops_the_run_and_the_key_is_never_told(
         b.teacher().ask(request(), str)
     assert KEY not in str(told.value) and "***" in str(told.value)
     assert b.stub.num_requests == 1
+
+
+def test_a_line_end_behind_the_key_is_no_part_of_it(bench: Callable[..., Bench]) -> None:
+    b = bench(then=lambda body: Answer(status=400, payload=f"bad key {KEY}".encode()))
+    with pytest.raises(EndpointError) as told:
+        Endpoint(b.stub.base_url, f"{KEY}\r\n").chat({})
+    assert b.stub.keys_seen == [f"Bearer {KEY}"]
+    assert KEY not in str(told.value)
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\nX-Other: 1", f"{KEY}\x00", f"{KEY}\u2026", " \n"])
+def test_a_key_that_no_header_can_hold_is_refused_and_never_told(key: str) -> None:
+    with pytest.raises(ValueError, match=r"teacher\.key_variable") as told:
+        Endpoint("http://127.0.0.1:1/v1", key)
+    assert KEY not in str(told.value)
 
 
 def test_an_unreadable_reply_is_asked_for_anew_and_kept(bench: Callable[..., Bench]) -> None:

@@ -76,6 +76,22 @@ def test_whole_numbers_are_seconds_at_any_rate(folder: Path) -> None:
     assert letters(session) == "--ssR" + 15 * "-"
 
 
+@pytest.mark.parametrize("end_time", [4.8, "4.8", "0:04.8"])
+def test_a_fraction_of_a_second_is_not_cut_off(end_time: float | str, folder: Path) -> None:
+    response = {"content": "one", "st_time": 1.2, "end_time": end_time}
+    asked = {"content": "Who?", "time": 0.5}
+    (session,) = sessions_of(folder, raw([asked], [response]))
+    assert (letters(session), session.first_live) == ("--sssR----", 1)
+    (session,) = sessions_of(folder, raw([asked], [response]), fps=5.0)
+    assert letters(session) == 6 * "-" + 18 * "s" + "R" + 25 * "-"
+
+
+def test_times_before_the_video_are_its_beginning(folder: Path) -> None:
+    for time in (-0.5, "-0.5", -1, "-1"):
+        (session,) = sessions_of(folder, raw([], [{"content": "one", "time": time}]))
+        assert letters(session) == "R" + 9 * "-"
+
+
 def test_a_late_question_has_silent_past_rounds_and_a_later_one_begins_another_session(folder: Path) -> None:
     first, second = sessions_of(
         folder,

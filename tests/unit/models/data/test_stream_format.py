@@ -77,6 +77,28 @@ def test_raw_times(value: Any, fps: float, time: int | None) -> None:
     assert raw_time(value, fps) == time
 
 
+@pytest.mark.parametrize(
+    ("fps", "told"),
+    [
+        # 4.7 seconds are cut to 4, which stands for frame 3: seconds 3 to 4, before it is over.
+        (1.0, [("response.0.end_time", "'4.7', and 2 more")]),
+        (2.0, [("response.0.end_time", "'4.7', and 1 more")]),
+        # Whole frames, but for a JSON number, which no rate multiplies.
+        (10.0, [("response.2.time", "7.2")]),
+    ],
+)
+def test_fractions_that_are_cut_off_are_told_once_a_sample(fps: float, told: list[tuple[str, str]]) -> None:
+    response = [span("A", "1.0", "4.7"), at("B", "6.5"), at("C", 7.2)]
+    raw = RawSample.parse(VIDEO | {"question": [FIRST], "response": response})
+    rounds, left_out = frame_rounds(raw, 80, fps)
+    cut = [(one.field, one.detail) for one in left_out if one.reason.startswith("a fraction of a frame")]
+    assert cut == told and len(left_out) == 1
+    # It changes nothing.
+    assert [index for index, turn in enumerate(rounds) if turn.text] == sorted(
+        [int(4.7 * fps), int(6.5 * fps) - 1, 6]
+    )
+
+
 def test_the_chat_of_a_sample_to_the_letter() -> None:
     raw = RawSample.parse(
         {

@@ -1,5 +1,6 @@
 """Which backend is taken, and that one which computes something else is not."""
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from models.engine.attention import (
 )
 from models.engine.device_copy import copy_to_device
 from models.engine.kv_cache import KVCache
+from models.vlm.model import LanguageModel
 
 GPU = torch.device("cuda")
 
@@ -83,6 +85,38 @@ def test_auto_passes_over_what_does_not_work_and_says_why(
     monkeypatch.setattr(choice, "_gpu_backend", lambda name, device: Forgetful())
     fallback = attention_backend("auto", GPU)
     assert type(fallback) is SdpaAttention
+
+
+class BFloat16Only(SdpaAttention):
+    """Notes what heads it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int, int]] = []
+
+    def begin(
+        self, cache: KVCache, new_slots: np.ndarray, rows: Sequence[AttentionRow], num_heads: int
+    ) -> AttentionStep:
+        self.asked.append((num_heads, *cache.keys.shape[2:]))
+        if cache.keys.dtype is not torch.bfloat16:
+            raise ValueError("takes keys of bfloat16")
+        return super().begin(cache, new_slots, rows, num_heads)
+
+
+def test_auto_asks_for_the_dtype_and_the_heads_of_the_model(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, check = BFloat16Only(), choice.check_against_sdpa
+    monkeypatch.setattr(choice, "_gpu_backend", lambda name, device: backend)
+    monkeypatch.setattr(
+        choice, "check_against_sdpa", lambda backend, device, *sizes: check(backend, CPU, *sizes)
+    )
+    assert model.dtype is torch.float32
+    assert type(attention_backend("auto", GPU, model)) is SdpaAttention
+    heads = (model.num_heads, model.num_kv_heads, model.head_dim)
+    assert backend.asked == [heads, heads]
+    halved = copy.copy(model)
+    halved.dtype = torch.bfloat16
+    assert attention_backend("auto", GPU, halved) is backend
 
 
 def test_arrays_reach_the_device_in_their_shapes_and_aligned() -> None:

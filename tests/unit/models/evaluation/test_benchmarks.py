@@ -4,6 +4,7 @@ Prompts and questions here are our own: only the layout is the benchmarks'.
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import av
@@ -202,7 +203,7 @@ def test_what_is_asked_of_ovo_bench(folder):
     push = {one.key: one for one in questions(items, texts, folder / "videos", Mode.PUSH)}
     # Each step of SSR is a standing question of its own.
     assert list(push) == ["0", "1", "2", "3_0", "3_1", "4"]
-    assert (push["0"].asked_s, push["0"].end_s) == (8.4, 11)
+    assert (push["0"].asked_s, push["0"].end_s) == (8.4, 10.4)
     assert (push["3_0"].prompt, push["3_0"].end_s) == ("Is this step done now? park", 8)
     assert (push["4"].asked_s, push["4"].end_s) == (5, 9)
     assert [one["id"] for one in read_annotations(folder / "OVO-Bench/data/ovo_bench_new.json", ["REC"])] == [
@@ -264,6 +265,36 @@ def test_ovo_bench_end_to_end(folder, tmp_path, mode):
     invoke(*command)
     assert json.loads(out.read_text()) == results
     assert sorted(journal.read_text().splitlines(keepends=True)) == sorted(lines)
+
+
+@pytest.mark.parametrize("changed", ["questions_sha256", "wording_sha256"])
+@pytest.mark.parametrize("benchmark", ["ovo-bench", "streaming-bench"])
+def test_a_run_goes_on_with_the_same_questions_in_the_same_words_only(folder, tmp_path, benchmark, changed):
+    shutil.copytree(folder, tmp_path / "copy")
+    name, asked, worded = {
+        "ovo-bench": ("OVO-Bench", "OVO-Bench/data/ovo_bench_new.json", "constant.py"),
+        "streaming-bench": (
+            "StreamingBench",
+            "proactive.json",
+            "src/benchmark/StreamingBenchProactive.py",
+        ),
+    }[benchmark]
+    questions = tmp_path / "copy" / asked
+    command = (
+        *(benchmark, "--model", MODEL, "--repository", tmp_path / "copy" / name, "--mode", "push"),
+        *("--videos", tmp_path / "copy" / "videos", "--out", tmp_path / "results.json"),
+        *("--annotations" if benchmark == "ovo-bench" else "--questions", questions),
+    )
+    invoke(*command)
+    path = questions if changed == "questions_sha256" else tmp_path / "copy" / name / worded
+    others = {"Which car?": "Which?", "Tell me when": "Say when", "Choose.": "Choose!", "Look.": "See."}
+    before = after = path.read_text()
+    for old, new in others.items():
+        after = after.replace(old, new)
+    assert after != before
+    path.write_text(after)
+    refused = CliRunner().invoke(app, ["eval", *map(str, command)])
+    assert refused.exit_code == 1 and f"under other settings ({changed}: " in str(refused.exception)
 
 
 def test_made_to_respond_on_the_last_frame_alone(folder):

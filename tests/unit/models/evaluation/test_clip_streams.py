@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -14,13 +16,15 @@ from models.data.sessions import SessionFile
 from models.evaluation.caption import CaptionReader
 from models.evaluation.clip_streams import ClipStreams
 from models.evaluation.report import ScoredRun
-from models.evaluation.suite import SuiteRun, parse_of
+from models.evaluation.suite import SuiteRun, load_run, parse_of
+from models.vlm.dialogue import Dialogue
 from models.vlm.frame_size import FrameBudget
 from services.cli.main import app
 from services.shared.settings import ModelSettings
 
 BUDGET = FrameBudget(28 * 28, 140 * 112)
 MODEL = ModelSettings().path
+DIALOGUE = Dialogue.load(MODEL, "You watch.")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def clip_streams(path: Path, min_word_f1: float = 1.0, **options: Any) -> ClipStreams:
-    return ClipStreams(SessionFile(path, None, 2.0), BUDGET, CaptionReader(min_word_f1), **options)
+    return ClipStreams(SessionFile(path, None, 2.0), BUDGET, DIALOGUE, CaptionReader(min_word_f1), **options)
 
 
 def changed(folder: Path, **fields: Any) -> Path:
@@ -41,6 +45,31 @@ def changed(folder: Path, **fields: Any) -> Path:
     path = folder / "changed.json"
     path.write_text(json.dumps(samples))
     return path
+
+
+def write_thin_video(path: Path) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=2)
+        stream.width, stream.height, stream.pix_fmt = 8, 1800, "yuv420p"
+        for _ in range(20):
+            picture = np.zeros((1800, 8, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode())
+
+
+def write_broken_off(video: Path, path: Path) -> None:
+    """Half of the file, behind a header that promises the whole."""
+    with (
+        av.open(str(video)) as whole,
+        av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container,
+    ):
+        stream = container.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                container.mux(packet)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
 
 
 def told_as(source: ClipStreams, told: dict[str, Any] | None = None) -> ScoredRun:
@@ -103,11 +132,17 @@ def test_words_are_compared_as_the_run_says(folder: Path) -> None:
             r"sample 0: response: no words that could be compared",
         ),
         ({"video_path": "gone.mp4"}, r"sample 0: video_path: not found"),
+        (
+            {"question": [{"content": "Report cars. " * 200, "time": "0.0"}]},
+            r"sample 0: question: instruction has \d+ tokens",
+        ),
+        ({"video_path": "thin.mp4"}, r"sample 0: video_path: .* 8x1800 px is thinner than 1:200"),
     ],
 )
 def test_what_cannot_be_scored_is_named_or_left_out(
     folder: Path, fields: dict[str, Any], message: str
 ) -> None:
+    write_thin_video(folder / "thin.mp4")
     path = changed(folder, **fields)
     with pytest.raises(BrokenSample, match=message):
         clip_streams(path)
@@ -125,7 +160,7 @@ def test_other_labels_videos_or_rules_are_other_settings(folder: Path) -> None:
     others = [
         clip_streams(changed(folder, source="elsewhere")).settings,
         clip_streams(folder / "raw.json", 0.9).settings,
-        ClipStreams(SessionFile(folder / "raw.json", None, 1.0), BUDGET, CaptionReader()).settings,
+        ClipStreams(SessionFile(folder / "raw.json", None, 1.0), BUDGET, DIALOGUE, CaptionReader()).settings,
     ]
     assert all(other != plain for other in others)
 
@@ -145,3 +180,26 @@ def test_the_command_scores_and_goes_on(folder: Path, tmp_path: Path) -> None:
     assert compared.exit_code == 0
     refused = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path), "--fps", "2"])
     assert "under other settings (source.fps" in str(refused.exception)
+
+
+def test_a_video_that_breaks_off_is_named_or_left_out_and_the_others_are_unharmed(
+    folder: Path, tmp_path: Path
+) -> None:
+    samples = json.loads((folder / "raw.json").read_text())
+    write_broken_off(folder / samples[0]["video_path"], folder / "half.mp4")
+    path = changed(folder, video_path="half.mp4")
+
+    def evaluated(data: Path, out: str, *options: str) -> Any:
+        arguments = ["eval", "clips", "--model", str(MODEL), "--data", str(data), "--no-plots"]
+        return CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / out), *options])
+
+    told = r"changed.json: sample 0: video_path: breaks off"
+    refused = evaluated(path, "refused")
+    assert refused.exit_code == 1 and told in str(refused.exception)
+    skipped = evaluated(path, "skipped", "--skip-broken")
+    assert skipped.exit_code == 0 and told in skipped.stderr
+    assert evaluated(folder / "raw.json", "whole").exit_code == 0
+    records = [load_run(tmp_path / out).records for out in ("whole", "skipped")]
+    assert len(records[1]) == 4 and [one for one in records[0] if one.stream_id != "sample-0-0"] == [
+        *records[1]
+    ]

@@ -1,11 +1,13 @@
 """The shipped checkpoint through the serving engine, many streams at once."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from models.data.finding import BrokenSample, FieldError
 from models.data.sample import Round
 from models.evaluation.cached_encoder import CachedEncoder
 from models.evaluation.free_run import DialogueScript, LiveFrame, free_run, run_dialogues
@@ -178,6 +180,26 @@ def test_a_session_that_fails_leaves_nothing_behind(served, source):
         list(run_dialogues(served.engine, served.encoder, served.dialogue, scripts, max_at_once=2))
     served.engine.open("broken", stream.instruction)
     served.engine.close("broken")
+
+
+def test_a_script_that_breaks_off_is_left_out_and_the_others_go_on(served, source):
+    stream, other = itertools.islice(source.streams(), 2)
+    alone = next(iter(free_run(served.engine, served.encoder, served.dialogue, [other])))
+
+    def frames():
+        yield from itertools.islice(stream.frames(), 20)
+        raise FieldError("video_path", "breaks off").at("file", 3)
+
+    broken = replace(stream, frames=frames)
+    with pytest.raises(BrokenSample, match="file: sample 3: video_path: breaks off"):
+        list(free_run(served.engine, served.encoder, served.dialogue, [broken, other]))
+    told: list[BrokenSample] = []
+    records = list(
+        free_run(served.engine, served.encoder, served.dialogue, [broken, other], on_broken=told.append)
+    )
+    assert records == [alone] and [one.finding.index for one in told] == [3]
+    assert served.engine.stats.sessions == 0
+    served.engine.check_integrity()
 
 
 def test_labels_without_pictures_are_refused(served, source):

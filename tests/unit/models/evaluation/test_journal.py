@@ -18,6 +18,22 @@ def test_a_run_goes_on_where_it_was_cut_off(tmp_path):
         assert read_journal(path) == ({"model": "a", "seeds": [1, 2]}, [{"told": "ä"}, [2]])
 
 
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\r", "\r\n"])
+def test_a_text_may_hold_what_ends_a_line_elsewhere(end, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    told = [f"a{end}b", f"{end}", f"b{end}"]
+    with Journal(path, {"wording": end}) as journal:
+        journal.add("one", told[0])
+        journal.add("two", told[1])
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole.splitlines()[-1][:-3])
+    with Journal(path, {"wording": end}) as journal:
+        assert [*journal.values()] == told[:2]
+        assert path.read_bytes() == whole
+        journal.add("three", told[2])
+    assert read_journal(path) == ({"wording": end}, told)
+
+
 def test_a_file_of_which_not_even_the_settings_are_whole_begins_anew(tmp_path):
     path = tmp_path / "journal.jsonl"
     path.write_text('{"settings": {"mo')
