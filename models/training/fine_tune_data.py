@@ -101,6 +101,8 @@ class PackDataset(Dataset[list[Example]]):
                 on_finding(Finding(file, index, "response", reason, f"{longest} tokens of {most}"))
             try:
                 of_session = list(self._windows(index, number, session))
+            except FieldError as error:
+                raise error.at(file, index) from error
             except ValueError as error:
                 raise FieldError("question", str(error)).at(file, index) from error
             windows += of_session

@@ -58,7 +58,7 @@ class LLM:
                 max_window_tokens=settings.llm.max_window_tokens or None,
                 max_frame_tokens=budget.max_pixels // budget.unit**2,
             ),
-            attention_backend(settings.llm.attention, language_model.device),
+            attention_backend(settings.llm.attention, language_model.device, language_model),
         )
 
         async def encode(pixels: np.ndarray, carrier: dict[str, str]) -> np.ndarray:
