@@ -10,8 +10,10 @@ from opentelemetry.context import Context
 from models.engine.errors import EngineFull
 from services.llm.frame import FrameId, FrameMark
 from services.llm.life_cycle import LifeCycle
+from services.llm.outbox import Outbox
 from services.llm.parts import Parts
 from services.llm.session import PastRound, Session, life_cycle_of
+from services.shared.control_log import watch_key
 from streamo.v1.event_pb2 import Event, Reason
 from streamo.v1.state_pb2 import WatchState
 from streamo.v1.watch_pb2 import Watch
@@ -32,12 +34,16 @@ class _Waiting:
 
 
 class Roster:
-    """Follows what `control` asks for. Not thread-safe; events go to `tell` in their order."""
+    """Follows what `control` asks for. Not thread-safe; events go to `tell` in their order.
 
-    def __init__(self, parts: Parts, tell: Tell) -> None:
+    A question that ends for good is taken out of `control`, whatever ended it.
+    """
+
+    def __init__(self, parts: Parts, tell: Tell, outbox: Outbox) -> None:
         self.sessions: dict[str, Session] = {}
         self._parts = parts
         self._tell = tell
+        self._outbox = outbox
         self._wanted: Mapping[str, Watch] = {}
         self._stream_is_wanted = True
         # Watches that `control` may still hold, but that do not start again: id -> (version, why).
@@ -131,12 +137,12 @@ class Roster:
         for event in session.close(reason, detail):
             self._tell(event, None)
         if for_good:
-            self._ended[watch_id] = (session.watch.version, reason)
+            self._note_ended(session.watch, reason)
 
     def end_unstarted(self, watch: Watch, reason: Reason) -> None:
         for event in LifeCycle(watch).end(reason, None):
             self._tell(event, None)
-        self._ended[watch.watch_id] = (watch.version, reason)
+        self._note_ended(watch, reason)
 
     def retract_all(self, reason: Reason) -> None:
         """Ends what is open in every running watch."""
@@ -178,7 +184,7 @@ class Roster:
         if isinstance(error, ValueError) or watch.once:  # who asks a question wants to know now
             for event in life_cycle.end(Reason.REASON_REFUSED, None, str(error)):
                 self._tell(event, None)
-            self._ended[watch.watch_id] = (watch.version, Reason.REASON_REFUSED)
+            self._note_ended(watch, Reason.REASON_REFUSED)
             return
         before = self._waiting.get(watch.watch_id)
         if before is None:
@@ -187,3 +193,9 @@ class Roster:
         pause_s = _MIN_RETRY_S if before is None else min(2 * before.pause_s, _MAX_RETRY_S)
         try_at_s = self._parts.monotonic_s() + pause_s
         self._waiting[watch.watch_id] = _Waiting(watch.version, try_at_s, pause_s)
+
+    def _note_ended(self, watch: Watch, reason: Reason) -> None:
+        """It does not start again."""
+        self._ended[watch.watch_id] = (watch.version, reason)
+        if watch.once:
+            self._outbox.tombstones.append(watch_key(watch.stream_id, watch.watch_id))

@@ -86,6 +86,10 @@ def gaps(events: Sequence[Event]) -> list[tuple[str, int, int]]:
     ]
 
 
+def asks_in_control(gate: Gate) -> list[str]:
+    return [watch.watch_id for watch in gate.world.view.watches.values() if watch.once]
+
+
 def deadlines_ms(gate: Gate) -> list[float]:
     """Of every round of the only session since the takeover."""
     (session,) = gate.world.engine.sessions.values()
@@ -309,6 +313,39 @@ def test_a_question_without_room_is_refused_at_once():
     gate.watch("asked", Task.TASK_QA, once=True, expires_at_us=gate.world.now_us + 60_000_000)
     gate.frames(SILENCE)
     assert reasons(gate.finish()) == ["REFUSED"]
+    assert asks_in_control(gate) == []
+
+
+def test_a_question_that_a_takeover_has_no_room_for_leaves_control():
+    gate = Gate()
+    gate.watch("asked", Task.TASK_QA, once=True, expires_at_us=gate.world.now_us + 60_000_000)
+    gate.frames(SILENCE)
+    gate.world.finish()
+    gate.world.max_sessions = 0
+    gate.world.take_over()
+    assert reasons(gate.finish()) == ["REFUSED"]
+    assert asks_in_control(gate) == []
+
+
+def test_a_question_ends_with_its_stream_and_leaves_control():
+    gate = Gate()
+    gate.watch("asked", Task.TASK_QA, once=True, expires_at_us=gate.world.now_us + 60_000_000)
+    gate.watch("cars")
+    gate.frames(SILENCE)
+    gate.status(SourceState.SOURCE_STATE_ENDED)
+    assert reasons(gate.finish()) == ["STREAM_ENDED", "STREAM_ENDED"]
+    assert list(gate.world.view.watches) == [(GATE, "cars")]
+
+
+def test_a_question_that_cannot_go_on_leaves_control():
+    gate = Gate()
+    gate.watch("asked", Task.TASK_QA, once=True, expires_at_us=gate.world.now_us + 60_000_000)
+    gate.frames(SILENCE)
+    gate.world.finish()
+    ((stream, _),) = gate.world.partition.sessions().values()
+    stream.break_off("asked", Reason.REASON_REFUSED, "the frame is bad")
+    assert reasons(gate.finish()) == ["REFUSED"]
+    assert asks_in_control(gate) == []
 
 
 def test_an_ask_ends_with_its_answer_and_leaves_control():
