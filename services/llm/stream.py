@@ -22,7 +22,7 @@ from services.llm.roster import Roster
 from services.llm.session import PastRound, Session
 from services.llm.stream_health import Condition, StreamHealth
 from services.shared.control_log import AddedStream, ControlView
-from services.shared.telemetry import Metrics, Spans
+from services.shared.telemetry import Spans
 from streamo.v1.event_pb2 import Reason
 from streamo.v1.frame_pb2 import SourceState
 from streamo.v1.state_pb2 import StreamState
@@ -447,7 +447,6 @@ class Stream:
 
     def _apply_unreadable(self, item: Unreadable) -> None:
         self._outbox.quarantined.append(item)
-        self._parts.telemetry.count(Metrics.RECORDS_QUARANTINED)
         position = self.ledger.position
         marks = [mark for mark in item.frames if mark.id >= position.next_frame]
         if marks:

@@ -25,8 +25,7 @@ from services.llm.picture_reader import PictureExpired
 from services.llm.recovery import read_standing
 from services.llm.session import EnginePort
 from services.shared.control_log import ControlView, epoch_key, stream_key, watch_key
-from services.shared.settings import KafkaSettings, LlmSettings, TelemetrySettings
-from services.shared.telemetry import Telemetry
+from services.shared.settings import KafkaSettings, LlmSettings
 from services.shared.topics import Topics
 from streamo.v1.control_pb2 import ControlRecord, EpochBegin
 from streamo.v1.event_pb2 import Event
@@ -34,6 +33,7 @@ from streamo.v1.frame_pb2 import FrameRecord
 from streamo.v1.state_pb2 import Checkpoint, StreamState
 from streamo.v1.stream_pb2 import Stream
 from streamo.v1.watch_pb2 import Watch
+from support.counting_telemetry import CountingTelemetry
 from support.promise import StreamRecords
 from support.scripted_engine import SIZE, STATE_TOKEN_IDS, WINDOW_ROUNDS, ScriptedEncoder, ScriptedEngine
 
@@ -134,6 +134,7 @@ class World:
         self.redis: dict[str, Checkpoint] = {}
         self.now_us = 1_000_000_000_000
         self.counts: dict[str, int] = {}
+        self.telemetry = CountingTelemetry("llm")
         self.num_loaded = 0
         self.encoder = encoder or ScriptedEncoder()
         self.max_sessions = 1000
@@ -182,7 +183,7 @@ class World:
         self.parts = Parts(
             self.engine,
             self.encoder,
-            Telemetry("llm", TelemetrySettings()),
+            self.telemetry,
             self._settings,
             self._state_token_ids,
             self._window_rounds,

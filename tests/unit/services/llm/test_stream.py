@@ -11,6 +11,7 @@ from support.promise import violations
 from support.scripted_engine import WINDOW_ROUNDS, picture
 
 from models.vlm.state import State
+from services.shared.telemetry import Metrics
 from streamo.v1.event_pb2 import Event, EventKind, Reason
 from streamo.v1.frame_pb2 import Frame, FrameBatch, FrameRecord, PixelFormat, SourceState, SourceStatus
 from streamo.v1.task_pb2 import Task
@@ -492,6 +493,39 @@ def test_a_record_without_a_stream_is_quarantined_alone():
     gate.frames(RESPONSE)
     assert kinds(gate.finish()) == ["STARTED", "CLOSE"]
     assert len(gate.world.logs.topics[TOPICS.quarantine]) == 2
+
+
+def num_quarantined(gate: Gate) -> int:
+    """As counted."""
+    return gate.world.telemetry.counts[Metrics.RECORDS_QUARANTINED[0], ""]
+
+
+def test_every_record_in_quarantine_is_counted():
+    gate = Gate()
+    gate.world.logs.append(TOPICS.frames, None, b"without a key", [])
+    gate.world.logs.append(TOPICS.frames, b"unknown", b"of a stream that was never added", [])
+    gate.world.logs.append(TOPICS.frames, b"gate", b"\xff\xff", [])
+    gate.watch()
+    gate.frames(RESPONSE)
+    gate.finish()
+    assert num_quarantined(gate) == len(gate.world.logs.topics[TOPICS.quarantine]) == 3
+
+
+def test_a_record_that_is_read_again_is_counted_once():
+    gate = Gate()
+    gate.watch()
+    gate.frames(SILENCE)
+    gate.world.finish()
+    gate.world.logs.append(TOPICS.frames, b"gate", b"\xff\xff", [])
+    gate.world.receive(1)
+    gate.world.advance()
+    gate.world.take_over()
+    gate.world.receive(1)
+    gate.world.advance()
+    gate.world.begin_commit()
+    gate.world.committer.abort()
+    gate.finish()
+    assert num_quarantined(gate) == len(gate.world.logs.topics[TOPICS.quarantine]) == 1
 
 
 def test_a_picture_that_the_encoder_refuses_is_a_gap_of_its_own():
