@@ -598,6 +598,18 @@ def test_a_takeover_replays_the_window_with_its_tags(use_redis: bool):
     gate.finish()
 
 
+def test_a_checkpoint_of_another_stream_is_not_used():
+    gate = Gate()
+    gate.watch()
+    gate.frames(SILENCE, RESPONSE)
+    gate.world.finish()
+    gate.world.redis[GATE].state.stream_id = "yard"
+    gate.world.take_over()
+    assert gate.world.counts == {"stale": 1}
+    gate.frames(RESPONSE)
+    assert kinds(gate.finish()) == ["STARTED", "CLOSE", "CLOSE"]
+
+
 def test_a_window_whose_reply_is_lost_starts_empty_and_is_counted():
     gate = Gate()
     gate.watch()
