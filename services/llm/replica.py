@@ -296,10 +296,11 @@ class Replica:
             partition.wait_idle(timeout_s)
 
     def _break_off(self, error: BadLogits) -> None:
+        log.error("sessions are ended: %s", error)
         sessions = self._sessions()
         for session_id in error.session_ids:
             _, stream, session = sessions[session_id]
-            stream.break_off(session.watch.watch_id, Reason.REASON_REFUSED, str(error))
+            stream.break_off(session.watch.watch_id, Reason.REASON_REFUSED, error.detail)
 
     def _sessions(self) -> dict[str, tuple[Partition, Stream, Session]]:
         return {
