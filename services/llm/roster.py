@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,9 +15,12 @@ from services.llm.outbox import Outbox
 from services.llm.parts import Parts
 from services.llm.session import PastRound, Session, life_cycle_of
 from services.shared.control_log import watch_key
+from services.shared.telemetry import Metrics
 from streamo.v1.event_pb2 import Event, Reason
 from streamo.v1.state_pb2 import WatchState
 from streamo.v1.watch_pb2 import Watch
+
+log = logging.getLogger(__name__)
 
 Tell = Callable[[Event, Context | None], None]
 
@@ -109,11 +113,18 @@ class Roster:
         return session
 
     def resume(self, watch: Watch, state: WatchState, past: Sequence[PastRound]) -> None:
-        """Goes on after a takeover."""
+        """Goes on after a takeover; without the past rounds where the engine does not take them, as may happen when it
+        has another model than before.
+        """
         session = self._session(watch)
         try:
             session.resume(state, past)
         except (EngineFull, ValueError) as error:
+            if past and isinstance(error, ValueError):
+                log.warning("%s/%s starts with an empty window: %s", watch.stream_id, watch.watch_id, error)
+                self._parts.telemetry.count(Metrics.CHECKPOINTS, reason="window refused")
+                self.resume(watch, state, ())
+                return
             self._refuse(watch, life_cycle_of(watch, state), error)
             return
         self.sessions[watch.watch_id] = session

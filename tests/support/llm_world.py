@@ -35,7 +35,14 @@ from streamo.v1.stream_pb2 import Stream
 from streamo.v1.watch_pb2 import Watch
 from support.counting_telemetry import CountingTelemetry
 from support.promise import StreamRecords
-from support.scripted_engine import SIZE, STATE_TOKEN_IDS, WINDOW_ROUNDS, ScriptedEncoder, ScriptedEngine
+from support.scripted_engine import (
+    SIZE,
+    STATE_TOKEN_IDS,
+    VOCAB_SIZE,
+    WINDOW_ROUNDS,
+    ScriptedEncoder,
+    ScriptedEngine,
+)
 
 KAFKA = KafkaSettings(partitions=1)
 TOPICS = Topics.of(KAFKA)
@@ -137,8 +144,8 @@ class World:
         self.telemetry = CountingTelemetry("llm")
         self.num_loaded = 0
         self.encoder = encoder or ScriptedEncoder()
-        self.max_sessions = 1000
-        self._make_engine = engine or (lambda: ScriptedEngine(self.max_sessions))
+        self.max_sessions, self.vocab_size = 1000, VOCAB_SIZE
+        self._make_engine = engine or (lambda: ScriptedEngine(self.max_sessions, self.vocab_size))
         self._state_token_ids, self._window_rounds = state_token_ids, window_rounds
         self._settings = LlmSettings(commit_period_s=0.001, **llm)
         self._reader = FrameReader(FrameBudget(min_pixels=SIZE * SIZE, max_pixels=4 * SIZE * SIZE))

@@ -24,6 +24,7 @@ STATE_TOKEN_IDS = (10, 11, 12)
 WINDOW_ROUNDS = 8
 MAX_PENDING = 4
 SIZE = 28
+VOCAB_SIZE = 1000
 BAD = 255
 
 
@@ -67,9 +68,10 @@ class _Session:
 
 
 class ScriptedEngine:
-    def __init__(self, max_sessions: int = 1000) -> None:
+    def __init__(self, max_sessions: int = 1000, vocab_size: int = VOCAB_SIZE) -> None:
         self.sessions: dict[str, _Session] = {}
         self.max_sessions = max_sessions
+        self.vocab_size = vocab_size
         self.num_refused = 0
 
     def open(
@@ -88,6 +90,8 @@ class ScriptedEngine:
             self.num_refused += 1
             raise EngineFull("no room")
         for past in past_rounds:
+            if max(past.forced_reply or ()) >= self.vocab_size:
+                raise ValueError("forced_reply has an unknown token id")
             state, _, number = _script(past)
             expected = (STATE_TOKEN_IDS[state], *(token_ids_of(number) if state is State.RESPONSE else ()))
             assert past.forced_reply == expected, (session_id, past.forced_reply, expected)

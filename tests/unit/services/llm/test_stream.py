@@ -625,6 +625,19 @@ def test_a_window_whose_reply_is_lost_starts_empty_and_is_counted():
     assert events[-1].event_id == events[-2].event_id  # what was open is closed all the same
 
 
+def test_a_window_that_another_model_does_not_take_starts_empty_and_is_counted():
+    gate = Gate()
+    gate.watch()
+    gate.frames(SILENCE, RESPONSE, STANDBY)
+    gate.world.finish()
+    gate.world.vocab_size = 300
+    gate.world.take_over()
+    assert gate.world.engine.sessions[f"{GATE}/cars/2"].past == []
+    assert gate.world.telemetry.counts[Metrics.CHECKPOINTS[0], "window refused"] == 1
+    gate.frames(RESPONSE)
+    assert kinds(gate.finish()) == ["STARTED", "CLOSE", "OPEN", "CLOSE"]
+
+
 def condition(gate: Gate) -> str:
     (health,) = gate.world.partition.health()
     return health.condition.value
