@@ -90,6 +90,9 @@ class StreamLog:
             stream_id=self.stream_id, worker_id=self._log.worker_id, at_us=time.time_ns() // 1000
         )
         self.epoch = self._write_control(epoch_key(self.stream_id), ControlRecord(epoch=begin))
+        if self._stopping is not None and self._stopping.is_set():
+            # Whoever runs the stream now began an older epoch, maybe: a record in this one would overtake it.
+            raise Unavailable(f"stream {self.stream_id} was stopped while its epoch began")
         self.num_kept = 0
         with self._acknowledged:
             self._num_failed = 0
