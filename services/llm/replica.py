@@ -144,7 +144,10 @@ class Replica:
         timeout_s = self._settings.encoder.timeout_s
         self._pictures = PictureReader(self._settings.kafka, self._frame_reader, timeout_s)
         telemetry.start_at_zero(
-            Metrics.COMMITS_ABORTED, Metrics.RECORDS_QUARANTINED, Metrics.SESSIONS_REBUILT
+            Metrics.COMMITS_ABORTED,
+            Metrics.FRAMES_OVERTAKEN,
+            Metrics.RECORDS_QUARANTINED,
+            Metrics.SESSIONS_REBUILT,
         )
         max_named = self._settings.telemetry.max_named_streams
         self._stream_meter = StreamMeter(telemetry, max_named, time.monotonic)

@@ -22,7 +22,7 @@ from services.llm.roster import Roster
 from services.llm.session import PastRound, Session
 from services.llm.stream_health import Condition, StreamHealth
 from services.shared.control_log import AddedStream, ControlView
-from services.shared.telemetry import Spans
+from services.shared.telemetry import Metrics, Spans
 from streamo.v1.event_pb2 import Reason
 from streamo.v1.frame_pb2 import SourceState
 from streamo.v1.state_pb2 import StreamState
@@ -305,6 +305,10 @@ class Stream:
         position = self._position_with_shed
         if self._added is not None and frame.id.epoch < self._added.version:
             self._pop()  # of a former stream of this id
+            return True
+        if frame.id.epoch < position.epoch and frame.offset >= self.ledger.next_offset:
+            self._parts.telemetry.count(Metrics.FRAMES_OVERTAKEN)
+            self._pop()  # of an ingest worker that was overtaken
             return True
         if frame.id < position.next_frame:
             # Read again after a takeover, or sent twice: whoever has not had it takes it.

@@ -173,6 +173,8 @@ def test_a_frame_of_an_overtaken_worker_is_nobodys():
     gate.frames(SILENCE)
     events = gate.finish()
     assert gate.world.state(GATE).watches[0].rounds_decided == 3
+    assert gate.world.telemetry.counts[Metrics.FRAMES_OVERTAKEN[0], ""] == 1
+    assert gate.world.state(GATE).counters.frames_kept == 3
     assert gaps(events) == [("DISCONNECTED", 0, 0), ("LOST", 1, 1)]  # the old worker's number, in this test
 
 
