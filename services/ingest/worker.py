@@ -28,6 +28,8 @@ _MAX_POLL_INTERVAL_S = 60.0
 _POLL_MS = 200
 # Until the cameras of streams that are no longer ours have been left; the group waits for it.
 _STOP_TIMEOUT_S = 3.0
+# A worker that has lost a stream learns of it within this, and must not fight for it meanwhile.
+_OVERTAKEN_S = _SESSION_TIMEOUT_S + 5.0
 
 
 class Stop(Protocol):
@@ -48,6 +50,7 @@ class Worker:
         self._log = FrameLog(settings.kafka, f"{socket.gethostname()}-{os.getpid()}", telemetry)
         self._control = ControlReader(settings.kafka, on_unreadable=_on_unreadable)
         self._runners: dict[str, StreamRunner] = {}
+        self._overtaken_since_s: dict[str, float] = {}
         self._turned_away = TurnedAway(self._log, settings.ingest.max_streams)
         telemetry.gauge(Metrics.STREAMS_RUNNING, lambda: len(self._runners))
 
@@ -86,6 +89,7 @@ class Worker:
         for runner in self._runners.values():
             if runner.failure is not None:
                 raise runner.failure
+        self._note_epochs(view)
         waiting = sorted(
             (added for stream_id, added in wanted.items() if stream_id not in self._runners),
             key=lambda added: added.version,
@@ -94,6 +98,20 @@ class Worker:
         for added in waiting[:num_free]:
             self._begin(added, view)
         self._turned_away.tell(waiting[num_free:])
+
+    def _note_epochs(self, view: ControlView) -> None:
+        """A worker that had lost a stream may have begun an epoch of it all the same, after ours: readers ignore ours
+        from its first record on.
+        """
+        now_s = time.monotonic()
+        self._overtaken_since_s = {
+            stream_id: self._overtaken_since_s.get(stream_id, now_s)
+            for stream_id, runner in self._runners.items()
+            if runner.epoch is not None and runner.epoch < view.epochs.get(stream_id, -1)
+        }
+        for stream_id, since_s in self._overtaken_since_s.items():
+            if now_s - since_s > _OVERTAKEN_S:
+                self._runners[stream_id].overtaken_by = view.epochs[stream_id]
 
     def _begin(self, added: AddedStream, view: ControlView) -> None:
         stream_id = added.stream.stream_id
