@@ -111,8 +111,9 @@ def rows() -> dict[str, list[dict]]:
                 {
                     "dropped: {{reason}}": rate(M.FRAMES_DROPPED, "reason"),
                     "skipped: {{reason}}": rate(M.FRAMES_SKIPPED, "reason"),
+                    "overtaken": rate(M.FRAMES_OVERTAKEN),
                 },
-                "Each skipped frame is named in a GAP.",
+                "Each skipped frame is named in a GAP; overtaken: of an ingest worker that had lost the stream.",
             ),
         ],
         "Where the time goes": [

@@ -43,7 +43,7 @@ class Engine:
         self.config = config
         self._model = model
         self._limits = SessionLimits.of(config, model.config, model.dialogue)
-        self._round_check = RoundCheck(self._limits, model.dialogue, model.visual_size)
+        self._round_check = RoundCheck(self._limits, model.dialogue, model.visual_size, model.vocab_size)
         self._memory = Memory(model, config, self._limits)
         self._scheduler = Scheduler(config.max_batch_tokens)
         self._runner = ModelRunner(

@@ -21,13 +21,13 @@ class QueueFull(RuntimeError):
 
 class BadLogits(RuntimeError):
     """The model gave logits that are not numbers for these sessions. The step was undone; close them and go
-    on.
+    on. Its text is for a log: it names the sessions of others, too; `detail` names none.
     """
 
+    detail = "logits are not finite; a frame or the weights are bad"
+
     def __init__(self, session_ids: tuple[str, ...]) -> None:
-        super().__init__(
-            f"logits are not finite in sessions {', '.join(session_ids)}; a frame or the weights are bad"
-        )
+        super().__init__(f"{self.detail}: sessions {', '.join(session_ids)}")
         self.session_ids = session_ids
 
 

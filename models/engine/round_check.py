@@ -19,6 +19,7 @@ class RoundCheck:
     limits: SessionLimits
     dialogue: Dialogue
     visual_size: int
+    vocab_size: int
 
     def check(self, one: RoundInput) -> None:
         rows, cols = one.grid
@@ -74,6 +75,12 @@ class RoundCheck:
             raise ValueError(
                 f"forced_reply has {len(reply) - 1} text tokens, "
                 f"max_reply_tokens is {self.limits.max_reply_tokens}"
+            )
+        unknown = [token_id for token_id in reply[1:] if not 0 <= token_id < self.vocab_size]
+        if unknown:
+            raise ValueError(
+                f"forced_reply has the token id {unknown[0]}, the model has {self.vocab_size}; was it said by "
+                "another model?"
             )
         if forbidden := self.dialogue.control_token_ids & set(reply[1:]):
             raise ValueError(f"forced_reply has control tokens {sorted(forbidden)} in its text")

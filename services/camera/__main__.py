@@ -7,6 +7,7 @@ import re
 import secrets
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from models.data.place.layout import PLACE_HEIGHT, PLACE_WIDTH
@@ -36,12 +37,12 @@ async def _serve(arguments: argparse.Namespace, cameras: dict[str, Camera], acce
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = RtspServer(cameras, access, arguments.host, arguments.port)
-    await server.start()
     control = None
     if arguments.control_port is not None:
         control = FaultControl(cameras, arguments.control_port)
-        await control.start()
+        await _listen(control.start, f"--control-port {arguments.control_port}")
+    server = RtspServer(cameras, access, arguments.host, arguments.port)
+    await _listen(server.start, f"--port {arguments.port}")
     writing = None
     if arguments.truth is not None:
         truth = Truth(arguments.truth, list(cameras.values()))
@@ -70,6 +71,13 @@ async def _serve(arguments: argparse.Namespace, cameras: dict[str, Camera], acce
     if control is not None:
         control.close()
     await server.close()
+
+
+async def _listen(start: Callable[[], Awaitable[None]], option: str) -> None:
+    try:
+        await start()
+    except OSError as error:
+        sys.exit(f"{option} cannot be listened on: {error}; 0 takes any free one")
 
 
 def _cameras(arguments: argparse.Namespace) -> dict[str, Camera]:

@@ -3,14 +3,17 @@
 Everything is imported inside `main`: each camera's process imports this module anew and must stay small.
 """
 
+import sys
 
-def main() -> None:
+
+def main() -> int:
     import logging
     import os
-    import sys
+
+    from kafka.errors import KafkaError
 
     from services.ingest.worker import Worker
-    from services.shared.errors import InvalidInput
+    from services.shared.errors import ServiceError
     from services.shared.lifecycle import StopSignal
     from services.shared.settings import PREFIX, Settings
     from services.shared.telemetry import Telemetry
@@ -20,6 +23,7 @@ def main() -> None:
     # The client tells of every refused connection, many times a second while Kafka is away.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     stop = StopSignal()
+    telemetry = None
     try:
         settings = Settings.load()
         # The processes that parse media inherit the environment; what is in these is not for them.
@@ -29,14 +33,15 @@ def main() -> None:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         telemetry = Telemetry("ingest", settings.telemetry)
         Topics.of(settings.kafka).create(settings.kafka)
-        worker = Worker(settings, telemetry)
-    except InvalidInput as error:
-        sys.exit(str(error))
-    try:
-        worker.run(stop)
+        Worker(settings, telemetry).run(stop)
+    except (ServiceError, KafkaError) as error:
+        logging.getLogger("services.ingest").error("%s: %s", type(error).__name__, error)
+        return 1
     finally:
-        telemetry.close()
+        if telemetry is not None:
+            telemetry.close()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -49,7 +49,8 @@ class FrameLog:
         self.control = ControlWriter(settings)
         self.deliveries = DeliveryWatch()
 
-    def of(self, added: AddedStream, stopping: threading.Event) -> "StreamLog":
+    def of(self, added: AddedStream, stopping: threading.Event | None = None) -> "StreamLog":
+        """What cannot be written to `control` is tried until `stopping`, or once where that is not given."""
         return StreamLog(self, added, stopping)
 
     def close(self, timeout_s: float) -> None:
@@ -68,7 +69,7 @@ class StreamLog:
     For one thread, but for the acknowledgements, which come in the Kafka client's.
     """
 
-    def __init__(self, log: FrameLog, added: AddedStream, stopping: threading.Event) -> None:
+    def __init__(self, log: FrameLog, added: AddedStream, stopping: threading.Event | None) -> None:
         self.stream_id = added.stream.stream_id
         self.partition = partition_of(self.stream_id, log.settings.partitions)
         self.epoch: int | None = None
@@ -83,11 +84,15 @@ class StreamLog:
         self._num_failed = 0
 
     def begin_epoch(self) -> int:
-        """A new epoch, waited for however long Kafka takes. Raises Unavailable once the stream is to stop."""
+        """A new epoch, waited for however long Kafka takes. Raises Unavailable once the stream is to stop, or where
+        it was tried once."""
         begin = EpochBegin(
             stream_id=self.stream_id, worker_id=self._log.worker_id, at_us=time.time_ns() // 1000
         )
         self.epoch = self._write_control(epoch_key(self.stream_id), ControlRecord(epoch=begin))
+        if self._stopping is not None and self._stopping.is_set():
+            # Whoever runs the stream now began an older epoch, maybe: a record in this one would overtake it.
+            raise Unavailable(f"stream {self.stream_id} was stopped while its epoch began")
         self.num_kept = 0
         with self._acknowledged:
             self._num_failed = 0
@@ -216,5 +221,5 @@ class StreamLog:
             try:
                 return self._log.control.write(key, record)
             except Unavailable:
-                if self._stopping.wait(_RETRY_S):
+                if self._stopping is None or self._stopping.wait(_RETRY_S):
                     raise

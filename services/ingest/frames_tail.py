@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
 from kafka import KafkaConsumer, TopicPartition
 
 from services.shared.control_log import AddedStream
@@ -72,7 +73,10 @@ def _tail_within(
         for record in consumer.poll(timeout_ms=500).get(partition, []):
             if record.offset >= end or record.key != key or record.value is None:
                 continue
-            read = FrameRecord.FromString(record.value)
+            try:
+                read = FrameRecord.FromString(record.value)
+            except DecodeError:
+                continue  # whoever decides the frames names it
             if read.epoch <= added.version:
                 continue
             if read.HasField("frames") and read.frames.frames:

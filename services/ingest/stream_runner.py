@@ -54,6 +54,8 @@ class StreamRunner:
     ) -> None:
         self.added = added
         self.failure: BaseException | None = None
+        # An epoch of another worker: while it is newer than ours, ours has to end. Set by the worker's thread.
+        self.overtaken_by = -1
         self._was_begun = was_begun
         self._settings = settings
         self._budget = budget
@@ -68,6 +70,11 @@ class StreamRunner:
         self._thread = threading.Thread(
             target=self._run, name=f"stream-{added.stream.stream_id}", daemon=True
         )
+
+    @property
+    def epoch(self) -> int | None:
+        """The newest that was begun; None before the first."""
+        return self._log.epoch
 
     def start(self) -> None:
         self._thread.start()
@@ -153,6 +160,12 @@ class StreamRunner:
             if not self._log.wait_for_room(_TICK_S, 1 if run.is_finite else MAX_IN_FLIGHT):
                 run.excuse_silence()
                 continue
+            if run.has_epoch and self._log.epoch is not None and self._log.epoch < self.overtaken_by:
+                self._drop_process()
+                return run.end(
+                    frame_pb2.SOURCE_STATE_DISCONNECTED,
+                    "another worker began a newer epoch and lost the stream",
+                )
             if run.is_finite and self._log.has_failed:
                 # A recording loses nothing: it is read again from the last frame that Kafka has.
                 self._drop_process()
@@ -232,6 +245,11 @@ class _Run:
         self._limit_s = max(settings.open_timeout_s, settings.stall_timeout_s) + _STUCK_SLACK_S
         self._excused_s = time.monotonic()
         self._first_s = self._last_s = 0.0
+
+    @property
+    def has_epoch(self) -> bool:
+        """Whether it has begun its own: a recording when it is opened, else at the first frame."""
+        return self.is_finite or self.num_frames > 0
 
     def opened(self, is_finite: bool) -> None:
         self.is_finite = is_finite

@@ -4,7 +4,6 @@ import logging
 import os
 import random
 import socket
-import threading
 import time
 from pathlib import Path
 from typing import Protocol
@@ -14,13 +13,13 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from models.vlm.frame_size import FrameBudget
 from services.ingest.frame_log import OVERHEAD_BYTES, FrameLog
 from services.ingest.stream_runner import StreamRunner
+from services.ingest.turned_away import TurnedAway
 from services.shared.control_log import AddedStream, ControlReader, ControlView
 from services.shared.errors import InvalidInput
 from services.shared.kafka import member
 from services.shared.settings import Settings
 from services.shared.telemetry import Metrics, Telemetry
 from services.shared.topics import MAX_RECORD_BYTES, Topics, partition_of
-from streamo.v1.frame_pb2 import SOURCE_STATE_DISCONNECTED
 
 _LOG = logging.getLogger(__name__)
 GROUP = "ingest"
@@ -29,6 +28,8 @@ _MAX_POLL_INTERVAL_S = 60.0
 _POLL_MS = 200
 # Until the cameras of streams that are no longer ours have been left; the group waits for it.
 _STOP_TIMEOUT_S = 3.0
+# A worker that has lost a stream learns of it within this, and must not fight for it meanwhile.
+_OVERTAKEN_S = _SESSION_TIMEOUT_S + 5.0
 
 
 class Stop(Protocol):
@@ -49,7 +50,8 @@ class Worker:
         self._log = FrameLog(settings.kafka, f"{socket.gethostname()}-{os.getpid()}", telemetry)
         self._control = ControlReader(settings.kafka, on_unreadable=_on_unreadable)
         self._runners: dict[str, StreamRunner] = {}
-        self._turned_away: set[tuple[str, int]] = set()
+        self._overtaken_since_s: dict[str, float] = {}
+        self._turned_away = TurnedAway(self._log, settings.ingest.max_streams)
         telemetry.gauge(Metrics.STREAMS_RUNNING, lambda: len(self._runners))
 
     def run(self, stop: Stop) -> None:
@@ -87,15 +89,32 @@ class Worker:
         for runner in self._runners.values():
             if runner.failure is not None:
                 raise runner.failure
-        for stream_id, added in sorted(wanted.items(), key=lambda item: item[1].version):
-            if stream_id not in self._runners:
-                self._begin(added, view)
+        self._note_epochs(view)
+        waiting = sorted(
+            (added for stream_id, added in wanted.items() if stream_id not in self._runners),
+            key=lambda added: added.version,
+        )
+        num_free = self._settings.ingest.max_streams - len(self._runners)
+        for added in waiting[:num_free]:
+            self._begin(added, view)
+        self._turned_away.tell(waiting[num_free:])
+
+    def _note_epochs(self, view: ControlView) -> None:
+        """A worker that had lost a stream may have begun an epoch of it all the same, after ours: readers ignore ours
+        from its first record on.
+        """
+        now_s = time.monotonic()
+        self._overtaken_since_s = {
+            stream_id: self._overtaken_since_s.get(stream_id, now_s)
+            for stream_id, runner in self._runners.items()
+            if runner.epoch is not None and runner.epoch < view.epochs.get(stream_id, -1)
+        }
+        for stream_id, since_s in self._overtaken_since_s.items():
+            if now_s - since_s > _OVERTAKEN_S:
+                self._runners[stream_id].overtaken_by = view.epochs[stream_id]
 
     def _begin(self, added: AddedStream, view: ControlView) -> None:
         stream_id = added.stream.stream_id
-        if len(self._runners) >= self._settings.ingest.max_streams:
-            self._turn_away(added)
-            return
         _LOG.info("stream %s: begins", stream_id)
         # Only an epoch later than the stream's record is its own.
         was_begun = view.epochs.get(stream_id, -1) > added.version
@@ -109,19 +128,6 @@ class Worker:
         )
         self._runners[stream_id] = runner
         runner.start()
-
-    def _turn_away(self, added: AddedStream) -> None:
-        """Told once a stream: it starts as soon as there is room, here or at another worker."""
-        name = (added.stream.stream_id, added.version)
-        if name in self._turned_away:
-            return
-        self._turned_away.add(name)
-        limit = self._settings.ingest.max_streams
-        detail = f"not opened: this worker already runs ingest.max_streams = {limit} streams; add a worker"
-        _LOG.warning("stream %s: %s", name[0], detail)
-        stopping = threading.Event()
-        stopping.set()  # tries once
-        self._log.of(added, stopping).write_status(SOURCE_STATE_DISCONNECTED, detail, 0.0)
 
     def _end(self, stream_ids: list[str]) -> None:
         runners = [self._runners.pop(stream_id) for stream_id in stream_ids]

@@ -22,6 +22,6 @@ class Outbox:
     """Filled by the partition's streams, in the order in which subscribers will see it; emptied by each commit."""
 
     events: list[OutgoingEvent] = field(default_factory=list)
-    # Keys of `control` whose values are taken away: asks that were answered or timed out.
+    # Keys of `control` whose values are taken away: questions that ended.
     tombstones: list[bytes] = field(default_factory=list)
     quarantined: list[Unreadable] = field(default_factory=list)

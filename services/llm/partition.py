@@ -75,6 +75,7 @@ class Partition:
         self._held_since_s = 0.0
         self._given_since_s: float | None = None
         self._given_events: list[OutgoingEvent] = []
+        self._num_given_quarantined = 0
         self._given_states: list[tuple[StreamState, Sequence[WindowReplies]]] = []
 
     @property
@@ -262,6 +263,7 @@ class Partition:
         records = [self._event_record(outgoing) for outgoing in outbox.events]
         records += [OutgoingRecord(self._topics.control, 0, key, None, []) for key in outbox.tombstones]
         records += [self._quarantine_record(unreadable) for unreadable in outbox.quarantined]
+        self._num_given_quarantined = len(outbox.quarantined)
         self._given_states = []
         for stream in self._streams.values():
             if stream.ledger.is_dirty:
@@ -288,6 +290,8 @@ class Partition:
             telemetry.count(Metrics.EVENTS_COMMITTED, 1, event_kind=kind)
             if outgoing.context is not None:
                 telemetry.span(Spans.COMMIT, outgoing.made_at_us, now_us, outgoing.context, event_kind=kind)
+        if self._num_given_quarantined:
+            telemetry.count(Metrics.RECORDS_QUARANTINED, self._num_given_quarantined)
         if self._given_events:
             self._events_end = committed.offsets[len(self._given_events) - 1] + 1
         if self._given_states:
@@ -305,6 +309,7 @@ class Partition:
                 ]
             )
         self._given_events, self._given_states, self._given_since_s = [], [], None
+        self._num_given_quarantined = 0
 
     def _event_record(self, outgoing: OutgoingEvent) -> OutgoingRecord:
         event = outgoing.event

@@ -123,7 +123,7 @@ def read_standing(
         states[state.stream_id], state_offsets[state.stream_id] = state, record.offset
     windows = Windows(states, topics, count)
     for stream_id, checkpoint in load_checkpoints(windows.streams_without_replies).items():
-        windows.use(checkpoint, cluster_id, state_offsets[stream_id])
+        windows.use(stream_id, checkpoint, cluster_id, state_offsets[stream_id])
     past = windows.read(logs, frame_reader, encoder, _TIMEOUT_S)
     begin = logs.begin(topics.frames)
     needed = _needed_offset(states) if committed is None else committed

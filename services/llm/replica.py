@@ -144,7 +144,10 @@ class Replica:
         timeout_s = self._settings.encoder.timeout_s
         self._pictures = PictureReader(self._settings.kafka, self._frame_reader, timeout_s)
         telemetry.start_at_zero(
-            Metrics.COMMITS_ABORTED, Metrics.RECORDS_QUARANTINED, Metrics.SESSIONS_REBUILT
+            Metrics.COMMITS_ABORTED,
+            Metrics.FRAMES_OVERTAKEN,
+            Metrics.RECORDS_QUARANTINED,
+            Metrics.SESSIONS_REBUILT,
         )
         max_named = self._settings.telemetry.max_named_streams
         self._stream_meter = StreamMeter(telemetry, max_named, time.monotonic)
@@ -296,10 +299,11 @@ class Replica:
             partition.wait_idle(timeout_s)
 
     def _break_off(self, error: BadLogits) -> None:
+        log.error("sessions are ended: %s", error)
         sessions = self._sessions()
         for session_id in error.session_ids:
             _, stream, session = sessions[session_id]
-            stream.break_off(session.watch.watch_id, Reason.REASON_REFUSED, str(error))
+            stream.break_off(session.watch.watch_id, Reason.REASON_REFUSED, error.detail)
 
     def _sessions(self) -> dict[str, tuple[Partition, Stream, Session]]:
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,11 +11,16 @@ from opentelemetry.context import Context
 from models.engine.errors import EngineFull
 from services.llm.frame import FrameId, FrameMark
 from services.llm.life_cycle import LifeCycle
+from services.llm.outbox import Outbox
 from services.llm.parts import Parts
 from services.llm.session import PastRound, Session, life_cycle_of
+from services.shared.control_log import watch_key
+from services.shared.telemetry import Metrics
 from streamo.v1.event_pb2 import Event, Reason
 from streamo.v1.state_pb2 import WatchState
 from streamo.v1.watch_pb2 import Watch
+
+log = logging.getLogger(__name__)
 
 Tell = Callable[[Event, Context | None], None]
 
@@ -32,12 +38,16 @@ class _Waiting:
 
 
 class Roster:
-    """Follows what `control` asks for. Not thread-safe; events go to `tell` in their order."""
+    """Follows what `control` asks for. Not thread-safe; events go to `tell` in their order.
 
-    def __init__(self, parts: Parts, tell: Tell) -> None:
+    A question that ends for good is taken out of `control`, whatever ended it.
+    """
+
+    def __init__(self, parts: Parts, tell: Tell, outbox: Outbox) -> None:
         self.sessions: dict[str, Session] = {}
         self._parts = parts
         self._tell = tell
+        self._outbox = outbox
         self._wanted: Mapping[str, Watch] = {}
         self._stream_is_wanted = True
         # Watches that `control` may still hold, but that do not start again: id -> (version, why).
@@ -103,11 +113,18 @@ class Roster:
         return session
 
     def resume(self, watch: Watch, state: WatchState, past: Sequence[PastRound]) -> None:
-        """Goes on after a takeover."""
+        """Goes on after a takeover; without the past rounds where the engine does not take them, as may happen when it
+        has another model than before.
+        """
         session = self._session(watch)
         try:
             session.resume(state, past)
         except (EngineFull, ValueError) as error:
+            if past and isinstance(error, ValueError):
+                log.warning("%s/%s starts with an empty window: %s", watch.stream_id, watch.watch_id, error)
+                self._parts.telemetry.count(Metrics.CHECKPOINTS, reason="window refused")
+                self.resume(watch, state, ())
+                return
             self._refuse(watch, life_cycle_of(watch, state), error)
             return
         self.sessions[watch.watch_id] = session
@@ -131,12 +148,12 @@ class Roster:
         for event in session.close(reason, detail):
             self._tell(event, None)
         if for_good:
-            self._ended[watch_id] = (session.watch.version, reason)
+            self._note_ended(session.watch, reason)
 
     def end_unstarted(self, watch: Watch, reason: Reason) -> None:
         for event in LifeCycle(watch).end(reason, None):
             self._tell(event, None)
-        self._ended[watch.watch_id] = (watch.version, reason)
+        self._note_ended(watch, reason)
 
     def retract_all(self, reason: Reason) -> None:
         """Ends what is open in every running watch."""
@@ -178,7 +195,7 @@ class Roster:
         if isinstance(error, ValueError) or watch.once:  # who asks a question wants to know now
             for event in life_cycle.end(Reason.REASON_REFUSED, None, str(error)):
                 self._tell(event, None)
-            self._ended[watch.watch_id] = (watch.version, Reason.REASON_REFUSED)
+            self._note_ended(watch, Reason.REASON_REFUSED)
             return
         before = self._waiting.get(watch.watch_id)
         if before is None:
@@ -187,3 +204,9 @@ class Roster:
         pause_s = _MIN_RETRY_S if before is None else min(2 * before.pause_s, _MAX_RETRY_S)
         try_at_s = self._parts.monotonic_s() + pause_s
         self._waiting[watch.watch_id] = _Waiting(watch.version, try_at_s, pause_s)
+
+    def _note_ended(self, watch: Watch, reason: Reason) -> None:
+        """It does not start again."""
+        self._ended[watch.watch_id] = (watch.version, reason)
+        if watch.once:
+            self._outbox.tombstones.append(watch_key(watch.stream_id, watch.watch_id))

@@ -21,7 +21,7 @@ from services.llm.picture_reader import PictureExpired
 from services.llm.roster import Roster
 from services.llm.session import PastRound, Session
 from services.llm.stream_health import Condition, StreamHealth
-from services.shared.control_log import AddedStream, ControlView, watch_key
+from services.shared.control_log import AddedStream, ControlView
 from services.shared.telemetry import Metrics, Spans
 from streamo.v1.event_pb2 import Reason
 from streamo.v1.frame_pb2 import SourceState
@@ -79,7 +79,7 @@ class Stream:
         self.stream_id = stream_id
         self._load_picture = load_picture
         self.ledger = Ledger(stream_id, parts, outbox)
-        self.roster = Roster(parts, self.ledger.tell)
+        self.roster = Roster(parts, self.ledger.tell, outbox)
         self._parts = parts
         self._outbox = outbox
         self._view = ControlView()
@@ -146,12 +146,11 @@ class Stream:
             self.ledger.finish(self._under_way.popleft())
 
     def end_ask(self, watch: Watch, reason: Reason) -> None:
-        """An ask is answered or its time is over: it ends, and is taken out of `control`."""
+        """An ask is answered or its time is over."""
         if watch.watch_id in self.roster.sessions:
             self.roster.end(watch.watch_id, reason, for_good=True)
         else:
             self.roster.end_unstarted(watch, reason)
-        self._outbox.tombstones.append(watch_key(self.stream_id, watch.watch_id))
         self.settle()
 
     def break_off(self, watch_id: str, reason: Reason, detail: str) -> None:
@@ -307,6 +306,10 @@ class Stream:
         if self._added is not None and frame.id.epoch < self._added.version:
             self._pop()  # of a former stream of this id
             return True
+        if frame.id.epoch < position.epoch and frame.offset >= self.ledger.next_offset:
+            self._parts.telemetry.count(Metrics.FRAMES_OVERTAKEN)
+            self._pop()  # of an ingest worker that was overtaken
+            return True
         if frame.id < position.next_frame:
             # Read again after a takeover, or sent twice: whoever has not had it takes it.
             return self._take(queued, frame)
@@ -448,7 +451,6 @@ class Stream:
 
     def _apply_unreadable(self, item: Unreadable) -> None:
         self._outbox.quarantined.append(item)
-        self._parts.telemetry.count(Metrics.RECORDS_QUARANTINED)
         position = self.ledger.position
         marks = [mark for mark in item.frames if mark.id >= position.next_frame]
         if marks:

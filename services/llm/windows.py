@@ -77,9 +77,9 @@ class Windows:
     def streams_without_replies(self) -> list[str]:
         return sorted({plan.stream_id for plan in self._plans if plan.lacks_replies})
 
-    def use(self, checkpoint: Checkpoint, cluster_id: str, state_offset: int) -> None:
-        """Takes the replies from a checkpoint, if it is of exactly what Kafka has committed."""
-        state = self._states[checkpoint.state.stream_id]
+    def use(self, stream_id: str, checkpoint: Checkpoint, cluster_id: str, state_offset: int) -> None:
+        """Takes the replies from what Redis holds for the stream, if it is of exactly what Kafka has committed."""
+        state = self._states[stream_id]
         stamp = (checkpoint.cluster_id, checkpoint.state_offset)
         if stamp != (cluster_id, state_offset) or checkpoint.state != state:
             self._count("stale", 1)
@@ -88,7 +88,7 @@ class Windows:
         plans = {plan.key: plan for plan in self._plans}
         # Ended watches come last in a state and have no replies.
         for watch, window in zip(checkpoint.state.watches, checkpoint.replies, strict=False):
-            plan = plans.get((state.stream_id, watch.watch_id))
+            plan = plans.get((stream_id, watch.watch_id))
             if plan is not None and len(plan.rounds) == len(window.replies):
                 for planned, reply in zip(plan.rounds, window.replies, strict=True):
                     planned.token_ids = tuple(reply.token_ids[1:])

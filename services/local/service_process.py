@@ -1,5 +1,6 @@
 """A child process under supervision: started, found ready, restarted when it dies, stopped by its id."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 from services.local.process_record import ProcessRecord, kill_all, tree_of
 from services.shared.errors import Unavailable
 from services.shared.settings import PREFIX
+
+_LOG = logging.getLogger(__name__)
 
 # Each look takes some of the time that what starts needs itself.
 _POLL_S = 0.2
@@ -132,8 +135,14 @@ class ServiceProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        if self.on_start is not None:
-            self.on_start(ProcessRecord.of(self.name, self._process.pid))
+        try:
+            if self.on_start is not None:
+                self.on_start(ProcessRecord.of(self.name, self._process.pid))
+        except BaseException:
+            # Nobody could find and end a process that is not recorded.
+            kill_all(tree_of(self._process.pid))
+            self._process.wait(self._stop_timeout_s)
+            raise
 
     def _wait_until_ready(self) -> None:
         assert self._process is not None
@@ -147,6 +156,14 @@ class ServiceProcess:
                     f"{self.name} was not ready within {self._ready_timeout_s:g} s. {self._last_words()}"
                 )
             time.sleep(_POLL_S)
+
+    def _note(self, text: str) -> None:
+        """In the process's own log, where people look for why it does not run."""
+        try:
+            with self.log_path.open("a") as log:
+                log.write(text + "\n")
+        except OSError:
+            _LOG.warning("%s", text)
 
     def _last_words(self) -> str:
         return f"The end of {self.log_path}:\n{self.log_tail()}"
@@ -162,7 +179,14 @@ class ServiceProcess:
             if self._stopping.wait(backoff_s):
                 return
             backoff_s = min(2 * backoff_s, _BACKOFF_MAX_S)
-            self._spawn()
+            try:
+                self._spawn()
+            except Exception as error:  # a full disk, for one, may have room again
+                self._note(
+                    f"{self.name} could not be started again, next try in {backoff_s:g} s: "
+                    f"{type(error).__name__}: {error}"
+                )
+                continue
             self.num_restarts += 1
             if self._stopping.is_set():
                 self._process.kill()

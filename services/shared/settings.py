@@ -5,14 +5,23 @@ A variable that starts with STREAMO_ and names no setting is refused, so that a 
 No setting holds a secret: a password is in a file, and its setting says which.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from services.shared.errors import InvalidInput
 
@@ -21,6 +30,21 @@ DELIMITER = "__"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+def _json_list(value: object) -> object:
+    """What an environment variable says; a list as it is."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            value = None
+        if not isinstance(value, list):
+            raise ValueError('must be a JSON list, for example ["/videos"]')
+    return value
+
+
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_json_list)]
 
 
 class Section(BaseModel):
@@ -144,7 +168,7 @@ class IngestSettings(Section):
     backoff_hopeless_s: Positive = 60.0
     max_streams: int = Field(default=64, ge=1)
     # Directories from which files may be read as streams; empty: any file.
-    file_roots: tuple[Path, ...] = ()
+    file_roots: Paths = ()
     # A file that the worker touches in every round of its loop, for a supervisor to see that it runs. Empty: none.
     heartbeat_path: str = ""
 
@@ -295,9 +319,10 @@ class Settings(BaseSettings):
             value, default = getattr(self, section), type(self).model_fields[section].default
             for name in type(value).model_fields:
                 if getattr(value, name) != getattr(default, name):
-                    dumped = value.model_dump_json(include={name})
-                    text = dumped.split(":", 1)[1][:-1]
-                    variables[f"{PREFIX}{section}{DELIMITER}{name}".upper()] = text.strip('"')
+                    dumped = value.model_dump(mode="json", include={name})[name]
+                    # A text is given as it is, all else as JSON.
+                    text = dumped if isinstance(dumped, str) else json.dumps(dumped)
+                    variables[f"{PREFIX}{section}{DELIMITER}{name}".upper()] = text
         return variables
 
 

@@ -69,6 +69,11 @@ class Metrics:
     ENCODE_MS = ("streamo.encoder.encode_ms", "ms", "Time in the vision encoder, a batch")
     ROUNDS_DECIDED = ("streamo.llm.rounds_decided", "{round}", "Rounds decided, by state and task")
     FRAMES_SKIPPED = ("streamo.llm.frames_skipped", "{frame}", "Kept frames named in gaps, by reason")
+    FRAMES_OVERTAKEN = (
+        "streamo.llm.frames_overtaken",
+        "{frame}",
+        "Frames of an ingest worker after another had begun a newer epoch: passed over",
+    )
     RECORDS_QUARANTINED = ("streamo.llm.records_quarantined", "{record}", "Records that could not be read")
     DECISION_MS = ("streamo.llm.decision_ms", "ms", "Captured frame to its state decision")
     STEP_MS = ("streamo.llm.step_ms", "ms", "One engine step")

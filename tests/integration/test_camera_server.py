@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from urllib.parse import quote
 
@@ -203,3 +203,16 @@ def test_the_command_refuses_what_it_cannot_do():
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode == 2
         assert "error:" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--port", "--control-port"])
+def test_the_command_names_a_port_that_is_taken(option: str):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ports = {"--port": "0", "--control-port": "0", option: port}
+        command = [sys.executable, "-m", "services.camera", "--streams", "gate=4", *chain(*ports.items())]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"{option} {port} cannot be listened on" in done.stderr
+    assert "0 takes any free one" in done.stderr
+    assert "Traceback" not in done.stderr

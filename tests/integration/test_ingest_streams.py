@@ -19,10 +19,12 @@ from models.vlm.frame_size import FrameBudget
 from services.camera.access import Access
 from services.camera.camera import Camera
 from services.local.kafka_broker import KafkaBroker
+from services.shared.control_log import epoch_key
 from services.shared.settings import IngestSettings, KafkaSettings, ModelSettings, Settings
 from services.shared.telemetry import Metrics
 from services.shared.topics import partition_of
 from streamo.v1 import frame_pb2
+from streamo.v1.control_pb2 import ControlRecord, EpochBegin
 from streamo.v1.frame_pb2 import Frame
 from tests.support.camera_host import CameraHost, CountingSource, number_in
 from tests.support.ingest_rig import WAIT_S, Rig, camera_processes, picture_of
@@ -347,6 +349,21 @@ def test_streams_are_shared_among_workers_and_move_when_one_leaves(make_rig: Mak
             rig.wait_frames(name, 2, last)
             assert rises(rig.epochs(name))
             assert rises(media_times(rig.frames(name)))
+
+
+def test_a_worker_that_was_overtaken_by_one_that_lost_the_stream_begins_anew(
+    make_rig: MakeRig, host: CameraHost, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("services.ingest.worker._OVERTAKEN_S", 0.5)
+    rig = make_rig()
+    rig.start_worker()
+    rig.add("gate", host.url("gate"))
+    rig.wait_frames("gate", 2)
+    late = rig.control.write(epoch_key("gate"), ControlRecord(epoch=EpochBegin(stream_id="gate")))
+    poll_until(lambda: rig.epochs("gate")[-1] > late, WAIT_S, "a newer epoch than that of the other")
+    newest = rig.epochs("gate")[-1]
+    assert seqs(rig.wait_frames("gate", 8, newest)) == list(range(8)), "no hole"
+    assert rig.epochs("gate")[-1] == newest, "once"
 
 
 def test_more_streams_than_a_worker_may_run_are_told_and_run_when_there_is_room(make_rig: MakeRig):

@@ -13,7 +13,7 @@ import redis
 from support.llm_bench import Bench
 from support.llm_replica import LINGERS, ReplicaProcess
 from support.promise import StreamRecords, violations
-from support.scripted_engine import picture
+from support.scripted_engine import BAD, picture
 from support.waiting import poll_until
 
 from models.data.place.layout import PLACE_HEIGHT, PLACE_WIDTH
@@ -25,7 +25,7 @@ from services.local.redis_server import RedisServer
 from services.shared.control_log import watch_key
 from services.shared.settings import LlmSettings, RedisSettings, Settings
 from services.shared.topics import partition_of
-from streamo.v1.event_pb2 import EventKind, Reason
+from streamo.v1.event_pb2 import Event, EventKind, Reason
 from streamo.v1.task_pb2 import Task
 
 Start = Callable[..., ReplicaProcess]
@@ -307,6 +307,26 @@ def test_what_cannot_be_read_is_quarantined_and_named(bench: Bench, start: Start
         (Reason.REASON_UNREADABLE, 5, 5),
     ]
     assert next(value for _, value in bench.read(bench.topics.quarantine, 0)) == b"\xff\xff\xff"
+
+
+def test_a_watch_with_bad_logits_is_told_of_itself_only(bench: Bench, start: Start) -> None:
+    for stream_id in ("gate", "yard"):
+        bench.add_stream(stream_id)
+        bench.add_watch(stream_id, "cars")
+        bench.send_frame(stream_id, bench.begin_epoch(stream_id), 0, picture(SILENCE, 0, BAD))
+    bench.flush()
+    replica = start()
+
+    def ended() -> list[Event]:
+        return [e for e in bench.events("gate") + bench.events("yard") if e.reason == Reason.REASON_REFUSED]
+
+    poll_until(lambda: len(ended()) == 2, WAIT_S, "both watches have ended")
+    for event in ended():
+        assert event.kind == EventKind.EVENT_KIND_ENDED
+        assert "not finite" in event.detail
+        assert "gate" not in event.detail and "yard" not in event.detail
+        assert f"{event.stream_id}/cars/{event.watch_version}" in replica.log()
+    assert replica.is_running
 
 
 def test_an_ask_ends_with_its_answer_or_its_time(bench: Bench, start: Start) -> None:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,33 +15,22 @@ from kafka import TopicPartition
 from services.ingest.worker import Worker
 from services.shared.control_log import ControlReader, ControlView, ControlWriter, stream_key
 from services.shared.kafka import reader
-from services.shared.settings import Settings, TelemetrySettings
-from services.shared.telemetry import Declared, Telemetry
+from services.shared.settings import Settings
 from services.shared.topics import Topics
 from streamo.v1.control_pb2 import ControlRecord
 from streamo.v1.frame_pb2 import Frame, FrameRecord, SourceState, SourceStatus
 from streamo.v1.stream_pb2 import Stream
+from tests.support.counting_telemetry import CountingTelemetry
 from tests.support.waiting import poll_until
 
 WAIT_S = 40.0
-
-
-class CountingTelemetry(Telemetry):
-    """Exports nothing; keeps the counts."""
-
-    def __init__(self) -> None:
-        super().__init__("ingest", TelemetrySettings())
-        self.counts: Counter[tuple[str, str]] = Counter()
-
-    def count(self, declared: Declared, amount: int = 1, **attributes: str) -> None:
-        self.counts[declared[0], attributes.get("reason", "")] += amount
 
 
 class WorkerThread:
     """A worker in this process; `stop` raises what it died of."""
 
     def __init__(self, settings: Settings) -> None:
-        self.telemetry = CountingTelemetry()
+        self.telemetry = CountingTelemetry("ingest")
         self.error: BaseException | None = None
         self._stop = threading.Event()
         self._worker = Worker(settings, self.telemetry)

@@ -25,8 +25,7 @@ from services.llm.picture_reader import PictureExpired
 from services.llm.recovery import read_standing
 from services.llm.session import EnginePort
 from services.shared.control_log import ControlView, epoch_key, stream_key, watch_key
-from services.shared.settings import KafkaSettings, LlmSettings, TelemetrySettings
-from services.shared.telemetry import Telemetry
+from services.shared.settings import KafkaSettings, LlmSettings
 from services.shared.topics import Topics
 from streamo.v1.control_pb2 import ControlRecord, EpochBegin
 from streamo.v1.event_pb2 import Event
@@ -34,8 +33,16 @@ from streamo.v1.frame_pb2 import FrameRecord
 from streamo.v1.state_pb2 import Checkpoint, StreamState
 from streamo.v1.stream_pb2 import Stream
 from streamo.v1.watch_pb2 import Watch
+from support.counting_telemetry import CountingTelemetry
 from support.promise import StreamRecords
-from support.scripted_engine import SIZE, STATE_TOKEN_IDS, WINDOW_ROUNDS, ScriptedEncoder, ScriptedEngine
+from support.scripted_engine import (
+    SIZE,
+    STATE_TOKEN_IDS,
+    VOCAB_SIZE,
+    WINDOW_ROUNDS,
+    ScriptedEncoder,
+    ScriptedEngine,
+)
 
 KAFKA = KafkaSettings(partitions=1)
 TOPICS = Topics.of(KAFKA)
@@ -134,10 +141,11 @@ class World:
         self.redis: dict[str, Checkpoint] = {}
         self.now_us = 1_000_000_000_000
         self.counts: dict[str, int] = {}
+        self.telemetry = CountingTelemetry("llm")
         self.num_loaded = 0
         self.encoder = encoder or ScriptedEncoder()
-        self.max_sessions = 1000
-        self._make_engine = engine or (lambda: ScriptedEngine(self.max_sessions))
+        self.max_sessions, self.vocab_size = 1000, VOCAB_SIZE
+        self._make_engine = engine or (lambda: ScriptedEngine(self.max_sessions, self.vocab_size))
         self._state_token_ids, self._window_rounds = state_token_ids, window_rounds
         self._settings = LlmSettings(commit_period_s=0.001, **llm)
         self._reader = FrameReader(FrameBudget(min_pixels=SIZE * SIZE, max_pixels=4 * SIZE * SIZE))
@@ -182,7 +190,7 @@ class World:
         self.parts = Parts(
             self.engine,
             self.encoder,
-            Telemetry("llm", TelemetrySettings()),
+            self.telemetry,
             self._settings,
             self._state_token_ids,
             self._window_rounds,

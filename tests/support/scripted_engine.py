@@ -1,7 +1,8 @@
 """An engine whose decisions are written in the pictures, so that a test knows what must be told.
 
 The first pixel of a frame says (state, steps until the reply is whole, number in the reply). It keeps the contract of
-models.engine.Engine, and checks what it is given: a forced reply must be the one that the picture asks for.
+models.engine.Engine, and checks what it is given: a forced reply must be the one that the picture asks for. A number
+of BAD makes logits that are no numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from opentelemetry.context import Context
 
 from models.engine.engine_stats import EngineStats
-from models.engine.errors import EngineFull
+from models.engine.errors import BadLogits, EngineFull
 from models.engine.round import Decision, Reply, RoundInput
 from models.vlm.state import State
 
@@ -23,6 +24,8 @@ STATE_TOKEN_IDS = (10, 11, 12)
 WINDOW_ROUNDS = 8
 MAX_PENDING = 4
 SIZE = 28
+VOCAB_SIZE = 1000
+BAD = 255
 
 
 def picture(state: State, steps: int = 0, number: int = 0) -> np.ndarray:
@@ -65,9 +68,10 @@ class _Session:
 
 
 class ScriptedEngine:
-    def __init__(self, max_sessions: int = 1000) -> None:
+    def __init__(self, max_sessions: int = 1000, vocab_size: int = VOCAB_SIZE) -> None:
         self.sessions: dict[str, _Session] = {}
         self.max_sessions = max_sessions
+        self.vocab_size = vocab_size
         self.num_refused = 0
 
     def open(
@@ -86,6 +90,8 @@ class ScriptedEngine:
             self.num_refused += 1
             raise EngineFull("no room")
         for past in past_rounds:
+            if max(past.forced_reply or ()) >= self.vocab_size:
+                raise ValueError("forced_reply has an unknown token id")
             state, _, number = _script(past)
             expected = (STATE_TOKEN_IDS[state], *(token_ids_of(number) if state is State.RESPONSE else ()))
             assert past.forced_reply == expected, (session_id, past.forced_reply, expected)
@@ -119,6 +125,11 @@ class ScriptedEngine:
         return any(session.queue for session in self.sessions.values())
 
     def step(self) -> list[Decision | Reply]:
+        bad = [
+            name for name, one in self.sessions.items() if one.queue and _script(one.queue[0][1])[2] == BAD
+        ]
+        if bad:
+            raise BadLogits(tuple(bad))
         outputs: list[Decision | Reply] = []
         for session_id, session in self.sessions.items():
             if not session.queue:

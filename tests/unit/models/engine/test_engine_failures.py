@@ -291,6 +291,8 @@ def test_forced_replies_hold_what_a_reply_may_hold(model: LanguageModel) -> None
         (response, *[5] * 6),
         (response, 5, silence),
         (response, model.dialogue.end_token_id),
+        (response, model.vocab_size),
+        (response, -1),
     ):
         with pytest.raises(ValueError, match="forced_reply"):
             engine.append("gate", replace(one, forced_reply=reply))

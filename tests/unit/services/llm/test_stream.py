@@ -11,6 +11,7 @@ from support.promise import violations
 from support.scripted_engine import WINDOW_ROUNDS, picture
 
 from models.vlm.state import State
+from services.shared.telemetry import Metrics
 from streamo.v1.event_pb2 import Event, EventKind, Reason
 from streamo.v1.frame_pb2 import Frame, FrameBatch, FrameRecord, PixelFormat, SourceState, SourceStatus
 from streamo.v1.task_pb2 import Task
@@ -84,6 +85,10 @@ def gaps(events: Sequence[Event]) -> list[tuple[str, int, int]]:
         for e in events
         if e.kind == EventKind.EVENT_KIND_GAP
     ]
+
+
+def asks_in_control(gate: Gate) -> list[str]:
+    return [watch.watch_id for watch in gate.world.view.watches.values() if watch.once]
 
 
 def deadlines_ms(gate: Gate) -> list[float]:
@@ -168,6 +173,8 @@ def test_a_frame_of_an_overtaken_worker_is_nobodys():
     gate.frames(SILENCE)
     events = gate.finish()
     assert gate.world.state(GATE).watches[0].rounds_decided == 3
+    assert gate.world.telemetry.counts[Metrics.FRAMES_OVERTAKEN[0], ""] == 1
+    assert gate.world.state(GATE).counters.frames_kept == 3
     assert gaps(events) == [("DISCONNECTED", 0, 0), ("LOST", 1, 1)]  # the old worker's number, in this test
 
 
@@ -309,6 +316,39 @@ def test_a_question_without_room_is_refused_at_once():
     gate.watch("asked", Task.TASK_QA, once=True, expires_at_us=gate.world.now_us + 60_000_000)
     gate.frames(SILENCE)
     assert reasons(gate.finish()) == ["REFUSED"]
+    assert asks_in_control(gate) == []
+
+
+def test_a_question_that_a_takeover_has_no_room_for_leaves_control():
+    gate = Gate()
+    gate.watch("asked", Task.TASK_QA, once=True, expires_at_us=gate.world.now_us + 60_000_000)
+    gate.frames(SILENCE)
+    gate.world.finish()
+    gate.world.max_sessions = 0
+    gate.world.take_over()
+    assert reasons(gate.finish()) == ["REFUSED"]
+    assert asks_in_control(gate) == []
+
+
+def test_a_question_ends_with_its_stream_and_leaves_control():
+    gate = Gate()
+    gate.watch("asked", Task.TASK_QA, once=True, expires_at_us=gate.world.now_us + 60_000_000)
+    gate.watch("cars")
+    gate.frames(SILENCE)
+    gate.status(SourceState.SOURCE_STATE_ENDED)
+    assert reasons(gate.finish()) == ["STREAM_ENDED", "STREAM_ENDED"]
+    assert list(gate.world.view.watches) == [(GATE, "cars")]
+
+
+def test_a_question_that_cannot_go_on_leaves_control():
+    gate = Gate()
+    gate.watch("asked", Task.TASK_QA, once=True, expires_at_us=gate.world.now_us + 60_000_000)
+    gate.frames(SILENCE)
+    gate.world.finish()
+    ((stream, _),) = gate.world.partition.sessions().values()
+    stream.break_off("asked", Reason.REASON_REFUSED, "the frame is bad")
+    assert reasons(gate.finish()) == ["REFUSED"]
+    assert asks_in_control(gate) == []
 
 
 def test_an_ask_ends_with_its_answer_and_leaves_control():
@@ -457,6 +497,39 @@ def test_a_record_without_a_stream_is_quarantined_alone():
     assert len(gate.world.logs.topics[TOPICS.quarantine]) == 2
 
 
+def num_quarantined(gate: Gate) -> int:
+    """As counted."""
+    return gate.world.telemetry.counts[Metrics.RECORDS_QUARANTINED[0], ""]
+
+
+def test_every_record_in_quarantine_is_counted():
+    gate = Gate()
+    gate.world.logs.append(TOPICS.frames, None, b"without a key", [])
+    gate.world.logs.append(TOPICS.frames, b"unknown", b"of a stream that was never added", [])
+    gate.world.logs.append(TOPICS.frames, b"gate", b"\xff\xff", [])
+    gate.watch()
+    gate.frames(RESPONSE)
+    gate.finish()
+    assert num_quarantined(gate) == len(gate.world.logs.topics[TOPICS.quarantine]) == 3
+
+
+def test_a_record_that_is_read_again_is_counted_once():
+    gate = Gate()
+    gate.watch()
+    gate.frames(SILENCE)
+    gate.world.finish()
+    gate.world.logs.append(TOPICS.frames, b"gate", b"\xff\xff", [])
+    gate.world.receive(1)
+    gate.world.advance()
+    gate.world.take_over()
+    gate.world.receive(1)
+    gate.world.advance()
+    gate.world.begin_commit()
+    gate.world.committer.abort()
+    gate.finish()
+    assert num_quarantined(gate) == len(gate.world.logs.topics[TOPICS.quarantine]) == 1
+
+
 def test_a_picture_that_the_encoder_refuses_is_a_gap_of_its_own():
     gate = Gate()
     gate.watch()
@@ -527,6 +600,18 @@ def test_a_takeover_replays_the_window_with_its_tags(use_redis: bool):
     gate.finish()
 
 
+def test_a_checkpoint_of_another_stream_is_not_used():
+    gate = Gate()
+    gate.watch()
+    gate.frames(SILENCE, RESPONSE)
+    gate.world.finish()
+    gate.world.redis[GATE].state.stream_id = "yard"
+    gate.world.take_over()
+    assert gate.world.counts == {"stale": 1}
+    gate.frames(RESPONSE)
+    assert kinds(gate.finish()) == ["STARTED", "CLOSE", "CLOSE"]
+
+
 def test_a_window_whose_reply_is_lost_starts_empty_and_is_counted():
     gate = Gate()
     gate.watch()
@@ -540,6 +625,19 @@ def test_a_window_whose_reply_is_lost_starts_empty_and_is_counted():
     gate.world.finish()
     events = gate.world.events(GATE)
     assert events[-1].event_id == events[-2].event_id  # what was open is closed all the same
+
+
+def test_a_window_that_another_model_does_not_take_starts_empty_and_is_counted():
+    gate = Gate()
+    gate.watch()
+    gate.frames(SILENCE, RESPONSE, STANDBY)
+    gate.world.finish()
+    gate.world.vocab_size = 300
+    gate.world.take_over()
+    assert gate.world.engine.sessions[f"{GATE}/cars/2"].past == []
+    assert gate.world.telemetry.counts[Metrics.CHECKPOINTS[0], "window refused"] == 1
+    gate.frames(RESPONSE)
+    assert kinds(gate.finish()) == ["STARTED", "CLOSE", "OPEN", "CLOSE"]
 
 
 def condition(gate: Gate) -> str:

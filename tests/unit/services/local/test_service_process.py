@@ -118,6 +118,42 @@ def test_a_supervised_process_that_dies_is_started_again_and_recorded(make: Make
     assert not process.is_running
 
 
+def test_a_restart_that_fails_is_told_in_the_log_and_tried_again(make: Make) -> None:
+    records: list[ProcessRecord] = []
+    failed: list[ProcessRecord] = []
+
+    def record(one: ProcessRecord) -> None:
+        if records and not failed:
+            failed.append(one)
+            raise OSError("the disk is full")
+        records.append(one)
+
+    process = make("child", restart=True, on_start=record)
+    process.start()
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    wait_until(lambda: process.num_restarts == 1 and process.is_running)
+    assert [one.process() for one in failed] == [None], "what could not be recorded does not run"
+    assert records[-1].pid == process.pid
+    assert "could not be started again" in process.log_tail()
+    assert "the disk is full" in process.log_tail()
+
+
+def test_a_restart_whose_log_cannot_be_opened_is_tried_again(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = make(restart=True)
+    process.start()
+    first = process.pid
+    assert first is not None
+    process.log_path.unlink()
+    process.log_path.mkdir()
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: "could not be started again" in caplog.text)
+    process.log_path.rmdir()
+    wait_until(lambda: process.num_restarts == 1 and process.is_running)
+
+
 def test_an_unsupervised_process_stays_dead(make: Make) -> None:
     process = make()
     process.start()

@@ -30,12 +30,19 @@ def test_a_value_of_the_wrong_kind_names_its_variable(monkeypatch):
         Settings.load()
 
 
+@pytest.mark.parametrize("value", ["/videos", "", "3", '"/videos"', '["/videos"'])
+def test_a_list_that_is_none_names_its_variable_and_shows_one(monkeypatch, value):
+    monkeypatch.setenv("STREAMO_INGEST__FILE_ROOTS", value)
+    with pytest.raises(InvalidInput, match=r'STREAMO_INGEST__FILE_ROOTS: .*JSON list.*\["/videos"\]'):
+        Settings.load()
+
+
 def test_the_environment_gives_another_process_the_same_settings(monkeypatch):
     changed = Settings.model_validate(
         {
             "kafka": {"partitions": 4, "prefix": "test-"},
-            "ingest": {"file_roots": ["/videos", "/more"], "pixel_format": "jpeg"},
-            "model": {"path": "/models/a"},
+            "ingest": {"file_roots": ["/videos", '/a"b\\c'], "pixel_format": "jpeg"},
+            "model": {"path": '/models/ä"b\\c"'},
             "llm": {"max_lag_s": 2.5},
         }
     )
