@@ -254,7 +254,7 @@ class Collator:
         patches, grids = self.pixels.patchify_all([frame for example in examples for frame in example.frames])
         decisions = [start + example.decisions for start, example in zip(starts, examples, strict=True)]
         positions = [one.positions for one in examples]
-        positions += [np.tile(np.arange(len(one.token_ids)), (3, 1)) for one in questions]
+        positions += [one.positions for one in questions]
         batch: dict[str, Any] = {
             "input_ids": torch.from_numpy(np.concatenate(token_ids))[None],
             "labels": torch.from_numpy(np.concatenate([*(one.labels for one in examples), unlearnt]))[None],

@@ -12,6 +12,8 @@ import torch
 from models.vlm.dialogue import Dialogue
 
 _MAX_TIME_MS = 1_000_000
+# About what a window of the embedded model has.
+_MAX_GAP = 1_500
 
 
 class InstructionMaker(Protocol):
@@ -25,11 +27,13 @@ class Question:
     """A dialogue up to its first decision, without a frame.
 
     token_ids: int64 [T]; the state of the round would come next. num_pinned: tokens up to the end of the instruction.
-    asked: int64 [Q].
+    gap: positions that lie between the instruction and the round, as if earlier rounds stood there; without it an
+    instruction would be looked for at one distance alone. asked: int64 [Q].
     """
 
     token_ids: np.ndarray
     num_pinned: int
+    gap: int
     asked: np.ndarray
 
     @classmethod
@@ -40,7 +44,14 @@ class Question:
         prefix = dialogue.pinned_prefix(instruction)
         begin_ms = int(rng.integers(_MAX_TIME_MS))
         head = dialogue.frameless_round_head(begin_ms, begin_ms + 1000)
-        return cls(np.array(prefix + head, dtype=np.int64), len(prefix), np.array(asked, dtype=np.int64))
+        gap = int(rng.integers(_MAX_GAP))
+        return cls(np.array(prefix + head, dtype=np.int64), len(prefix), gap, np.array(asked, dtype=np.int64))
+
+    @property
+    def positions(self) -> np.ndarray:
+        """int64 [3, T]."""
+        along = np.arange(len(self.token_ids))
+        return np.tile(along + self.gap * (along >= self.num_pinned), (3, 1))
 
 
 class QuestionBatch(TypedDict):

@@ -203,8 +203,12 @@ def test_questions_are_instructions_without_a_frame(
     # Instructions end alike, whoever asks them.
     assert len({int(batch["input_ids"][0, at]) for at in batch["instruction_ends"]}) == 1
     assert len(batch["instruction_ends"]) == 6
-    for at, end in zip(batch["instruction_ends"][2:].tolist(), ends, strict=True):
-        assert batch["position_ids"][0, 0, end - 1] - batch["position_ids"][0, 0, at] == end - 1 - at
+    # As far from the round as earlier rounds would make it.
+    places = zip(batch["instruction_ends"][2:].tolist(), ends.tolist(), questions, strict=True)
+    for at, end, question in places:
+        far = batch["position_ids"][:, 0, end - 1] - batch["position_ids"][:, 0, at]
+        assert far.tolist() == 3 * [end - 1 - at + question.gap]
+    assert len({question.gap for question in questions}) == len(questions)
     with pytest.raises(ValueError, match="num_questions"):
         _ = make_dataset(make_sample, dialogue, pixels, plan)[0]
 

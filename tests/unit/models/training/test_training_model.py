@@ -188,7 +188,7 @@ def test_what_goes_on_and_what_is_asked_are_read_where_the_state_is_decided(tmp_
     alone = [losses([one])["asked"] * len(one.frames) for one in (first, second)]
     assert still["asked"] == pytest.approx(sum(alone) / (len(first.frames) + len(second.frames)), rel=1e-5)
     # Questions beside them are read as well, and change nothing else.
-    question = Question(first.token_ids[: first.num_pinned + 3], first.num_pinned, np.array([0]))
+    question = Question(first.token_ids[: first.num_pinned + 3], first.num_pinned, 7, np.array([0]))
     beside = losses([replace(first, questions=(question,)), second])
     assert beside.pop("alone") > 0
     assert [name for name in still if beside[name] != pytest.approx(still[name], rel=1e-5)] == ["understood"]
