@@ -246,7 +246,8 @@ class Collator:
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
         questions = [question for example in examples for question in example.questions]
-        token_ids = [one.token_ids for one in (*examples, *questions)]
+        dialogues: list[Example | Question] = [*examples, *questions]
+        token_ids = [one.token_ids for one in dialogues]
         lengths = [len(ids) for ids in token_ids]
         all_starts = np.cumsum([0, *lengths[:-1]])
         starts = all_starts[: len(examples)]
@@ -267,7 +268,7 @@ class Collator:
             "patches": torch.from_numpy(patches),
             "patch_grids": torch.tensor(grids),
             "instruction_ends": torch.from_numpy(
-                all_starts + np.array([one.num_pinned - 1 for one in (*examples, *questions)])
+                all_starts + np.array([one.num_pinned - 1 for one in dialogues])
             ),
             "decisions": torch.from_numpy(np.concatenate(decisions)),
             "truth": truth_batch([one.truth for one in examples]),
