@@ -69,10 +69,10 @@ class ArmSamples:
     seed: int
     is_respond_only: bool = False
 
-    def __call__(self, seed: int, split: str, num_frames: int) -> Sample:
+    def __call__(self, seed: int, split: str, num_frames: int, *, drills: bool = False) -> Sample:
         if split == "train":
             seed += self.seed * _SEED_STEP
-        sample = self.make_sample(seed, split, num_frames)
+        sample = self.make_sample(seed, split, num_frames, drills=drills)
         return without_standby(sample) if self.is_respond_only else sample
 
 
