@@ -141,6 +141,8 @@ class ClipPlan:
     sight, the session has just been opened over past rounds and owes one; in a full window it owes none. So a window
     that slid teaches the tasks `answers_once_asked` only from the `full_rounds`-th round on. Sessions that open late
     have at most as many past rounds.
+
+    `drills`: see `SampleMaker`. `num_questions`: instructions alone that come with each sample.
     """
 
     num_rounds: tuple[int, ...] = (16, 24, 32)

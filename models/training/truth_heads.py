@@ -88,6 +88,7 @@ class TruthHeads(nn.Module):
     `acts` and `asked`, from there too: what goes on, asked for or not, weighed likewise, and what the instruction asks
     for. Only where the two are the same is there anything to tell, and what is asked for is rare: from states alone a
     model learns to go by what happens, or to say nothing.
+    `understood`: what is asked for, half-way up where the instruction ends, so that there is one token to look at.
     `times`: letters of times that stand in the history, from the same height, see `PastTimes`: replies that name a time
     are too rare to learn from them alone how one is looked up.
     """
