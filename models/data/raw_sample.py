@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from models.data.finding import FieldError, field_error
+from models.data.words import is_whole
 
 
 def _finite(value: float | str | None) -> float | str | None:
@@ -29,10 +30,8 @@ def _finite(value: float | str | None) -> float | str | None:
 
 
 def _whole(value: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise FieldError("", "holds half a character (lone surrogate)") from None
+    if not is_whole(value):
+        raise FieldError("", "holds half a character (lone surrogate)")
     return value
 
 
@@ -49,7 +48,6 @@ def _as_list(value: Any) -> Any:
 
 
 RawTime = Annotated[StrictInt | StrictFloat | StrictStr | None, AfterValidator(_finite)]
-# JSON's escapes can hold half of a character, which no file in UTF-8 and no tokenizer can.
 WholeStr = Annotated[StrictStr, AfterValidator(_whole)]
 Text = Annotated[WholeStr, BeforeValidator(_or_empty)]
 

@@ -1,4 +1,4 @@
-"""What two texts are compared by where they follow no grammar."""
+"""What is asked of texts that follow no grammar."""
 
 import re
 
@@ -7,6 +7,11 @@ _NUMBERS = {
     for value, name in enumerate(re.findall(r"\w+", "zero one two three four five six seven eight nine ten"))
 }
 _ARTICLES = frozenset({"a", "an", "the"})
+
+
+def is_whole(text: str) -> bool:
+    """Without half a character (a lone surrogate), which JSON's escapes can hold, but no UTF-8 and no tokenizer."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def said_words(text: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from models.data.curation import prompts
 from models.data.curation.claims import Answer, Claim, Question, Span
 from models.data.curation.teacher import Picture, Request, Teacher, UnreadableReply
+from models.data.words import is_whole
 
 T = TypeVar("T")
 
@@ -132,7 +133,7 @@ def _text(entry: dict[str, Any], name: str, may_be_empty: bool = False) -> str:
         return ""
     if not isinstance(value, str) or not (may_be_empty or value.strip()):
         raise UnreadableReply(f"{name}: is no text")
-    if value.encode("utf-8", "replace").decode() != value:
+    if not is_whole(value):
         raise UnreadableReply(f"{name}: holds half a character")
     return " ".join(value.split())
 

@@ -12,7 +12,7 @@ from models.data.place.instruction import wordings
 from models.data.place.label import Gold, gold_events, label
 from models.data.place.layout import held_out as layout_held_out
 from models.data.place.picture import draw
-from models.data.place.query import TASKS, Query, queries
+from models.data.place.query import TASKS, Query, shown_queries
 from models.data.place.script import Script
 from models.data.place.split import HELD_OUT_COMBINATIONS, split_rng
 from models.data.place.view import View
@@ -239,17 +239,23 @@ def _draw_query(
             for slots in told
         )
 
-    allowed = [query for query in queries(task) if split == "test" or not query.held_out]
+    allowed = shown_queries(task, split)
     if negative and rng.random() < _THING_SHARE:
         things = [query for query in allowed if query.thing]
         if things:
             return things[int(rng.integers(len(things)))]
-    fitting = [query for query in allowed if bool(query.thing) <= negative and tells(query) != negative]
+    fitting: Sequence[Query] = [
+        query for query in allowed if bool(query.thing) <= negative and tells(query) != negative
+    ]
     if task == "qa" and (not fitting or rng.random() < 0.25):
         fitting = allowed
     if task == "narration" and not fitting:
         fitting = allowed
-    if wanted in fitting and _within_window(gold_events(acts, views, times_ms, wanted, first_live), times_ms):
+    if (
+        wanted is not None
+        and wanted in fitting
+        and _within_window(gold_events(acts, views, times_ms, wanted, first_live), times_ms)
+    ):
         return wanted
     while fitting:
         query = _draw_of_family(rng, fitting)
@@ -263,7 +269,7 @@ def _draw_wanted(rng: np.random.Generator, task: str, split: str) -> Query | Non
     """What a clip to drill is to ask for; None for a task that asks for all there is, or for how things are."""
     if task not in ("event", "grounding"):
         return None
-    allowed = [query for query in queries(task) if split == "test" or not query.held_out]
+    allowed = shown_queries(task, split)
     return _draw_of_family(rng, [query for query in allowed if not query.thing])
 
 
@@ -279,7 +285,7 @@ def _draw_of_family(rng: np.random.Generator, fitting: Sequence[Query]) -> Query
 
 def _any_query(rng: np.random.Generator, task: str, split: str) -> Query:
     """Where nothing fits; of spans one that never comes, since others might be longer than a window."""
-    allowed = [query for query in queries(task) if split == "test" or not query.held_out]
+    allowed = shown_queries(task, split)
     return _draw_of_family(rng, [query for query in allowed if query.thing or task != "grounding"])
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from models.data.place.act import CAR_KINDS, DOOR_KINDS, LIGHT_KINDS, PARCEL_KINDS, PERSON_KINDS
-from models.data.place.query import PASSERS, TASKS, Query, queries
+from models.data.place.query import PASSERS, TASKS, Query, queries, shown_queries
 from models.data.place.wording import VERBS, subject, tail
 
 
@@ -161,16 +161,11 @@ def templates(task: str) -> tuple[Wordings, ...]:
 def draw_instruction(rng: np.random.Generator) -> tuple[str, Query]:
     """An instruction that training may show, and its meaning: any task, any query of it, any wording."""
     task = TASKS[int(rng.integers(len(TASKS)))]
-    allowed = _seen_queries(task)
+    allowed = shown_queries(task, "train")
     query = allowed[int(rng.integers(len(allowed)))]
     texts = wordings(query)
     may_show = (*texts.seen, *texts.late)
     return may_show[int(rng.integers(len(may_show)))], query
-
-
-@cache
-def _seen_queries(task: str) -> tuple[Query, ...]:
-    return tuple(query for query in queries(task) if not query.held_out)
 
 
 @cache

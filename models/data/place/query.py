@@ -98,6 +98,12 @@ def queries(task: str) -> tuple[Query, ...]:
     raise ValueError(f"task {task!r}: must be one of {', '.join(TASKS)}")
 
 
+@cache
+def shown_queries(task: str, split: str) -> tuple[Query, ...]:
+    """Those that a split may ask: what is held out, the test set alone."""
+    return tuple(query for query in queries(task) if split == "test" or not query.held_out)
+
+
 def _coloured(task: str) -> list[Query]:
     return [
         Query(task, (kind,), colour, place)
