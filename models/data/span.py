@@ -23,6 +23,11 @@ def read_span(text: str) -> tuple[int, int] | None:
     return None if span is None else (_ms(span[1]), _ms(span[3]))
 
 
+def span_numbers(text: str) -> list[slice]:
+    """Where the numbers of all spans stand in the text."""
+    return [slice(*span.span(group)) for span in _SPAN.finditer(text) for group in (1, 3)]
+
+
 def shift_spans(text: str, offset_ms: int) -> str:
     """The text with all its spans that much later."""
 

@@ -14,7 +14,7 @@ from models.data.sample import Round, Sample, Truth
 from models.training.loss import IGNORED
 from models.training.mistakes import with_mistakes
 from models.training.packing import Stretch
-from models.training.past_times import PastTimes
+from models.training.past_times import PastTimes, past_times_batch
 from models.training.question import InstructionMaker, Question, question_batch
 from models.training.truth_heads import truth_batch
 from models.vlm.dialogue import Dialogue
@@ -98,7 +98,9 @@ def make_example(
         num_pinned=len(prefix),
         stretches=_stretches(starts, [*steps[:-1], len(token_ids)], positions[0], window_rounds),
         past_times=(
-            PastTimes.of(dialogue, given or sample.rounds, starts, window_rounds) if asks_past_times else None
+            PastTimes.of(dialogue, given or sample.rounds, starts, decisions, window_rounds)
+            if asks_past_times
+            else None
         ),
     )
 
@@ -258,6 +260,12 @@ class Collator:
         decisions = [start + example.decisions for start, example in zip(starts, examples, strict=True)]
         positions = [one.positions for one in examples]
         positions += [one.positions for one in questions]
+        instruction_ends = all_starts + np.array([one.num_pinned - 1 for one in dialogues])
+        asking = [len(one.decisions) for one in examples] + [1] * len(questions)
+        ends = (all_starts + lengths - 1)[len(examples) :]
+        looks = {
+            "instruction": np.stack((np.concatenate([*decisions, ends]), instruction_ends.repeat(asking)))
+        }
         batch: dict[str, Any] = {
             "input_ids": torch.from_numpy(np.concatenate(token_ids))[None],
             "labels": torch.from_numpy(np.concatenate([*(one.labels for one in examples), unlearnt]))[None],
@@ -269,9 +277,7 @@ class Collator:
             ],
             "patches": torch.from_numpy(patches),
             "patch_grids": torch.tensor(grids),
-            "instruction_ends": torch.from_numpy(
-                all_starts + np.array([one.num_pinned - 1 for one in dialogues])
-            ),
+            "instruction_ends": torch.from_numpy(instruction_ends),
             "decisions": torch.from_numpy(np.concatenate(decisions)),
             "truth": truth_batch([one.truth for one in examples]),
         }
@@ -279,7 +285,12 @@ class Collator:
             batch["questions"] = question_batch(questions, all_starts[len(examples) :].tolist())
         asked = [one.past_times for one in examples if one.past_times is not None]
         if len(asked) == len(examples):
-            places = [start + times.places for start, times in zip(starts, asked, strict=True)]
-            batch["time_places"] = torch.from_numpy(np.concatenate(places))
-            batch["past_times"] = torch.from_numpy(np.concatenate([times.letters for times in asked]))
+            batch["past_times"] = past_times_batch(asked, starts.tolist())
+            looks["stamp"] = np.concatenate(
+                [start + one.stamp_looks for start, one in zip(starts, asked, strict=True)], axis=1
+            )
+            looks["began"] = np.concatenate(
+                [start + one.looks for start, one in zip(starts, asked, strict=True)], axis=1
+            )
+        batch["looks"] = {name: torch.from_numpy(pairs.astype(np.int64)) for name, pairs in looks.items()}
         return batch

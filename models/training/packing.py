@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +39,29 @@ class Stretch:
 
 
 @dataclass(frozen=True, eq=False)
+class Look:
+    """Which shares of a head's attention are wanted: of `keys` where `queries` ask, int64 [n] each, places in the
+    packed sequence, the queries in order. A key must be seen where it is asked for."""
+
+    layer: int
+    head: int
+    queries: torch.Tensor
+    keys: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Looking:
+    """What of a `Look` falls into a stretch: rows of its asking tokens, columns of its keys, what a row may see."""
+
+    name: str
+    layer: int
+    head: int
+    rows: torch.Tensor
+    columns: torch.Tensor
+    mask: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class _Asking:
     """Tokens that ask within a stretch, and what they see of its keys, the pinned ones first.
 
@@ -49,6 +73,7 @@ class _Asking:
     num_asking: int
     mask: torch.Tensor | None
     angles: tuple[torch.Tensor, torch.Tensor] | None
+    looking: tuple[_Looking, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,20 +90,28 @@ class Packing:
 
     @classmethod
     def of(
-        cls, stretches: Sequence[Sequence[Stretch]], device: torch.device, inv_freq: torch.Tensor
+        cls,
+        stretches: Sequence[Sequence[Stretch]],
+        device: torch.device,
+        inv_freq: torch.Tensor,
+        looks: Mapping[str, Look] | None = None,
     ) -> Packing:
         """Every token asks. `stretches`: of each example, from its first token to its last; `inv_freq`: of the model's
         rotary embedding."""
         lengths = tuple(of_example[-1].end for of_example in stretches)
         offsets = F.pad(torch.tensor(lengths).cumsum(0), (1, 0)).to(torch.int32)
         asking = tuple(
-            tuple(_all_asking(one, device, inv_freq, is_whole=len(of_example) == 1) for one in of_example)
-            for of_example in stretches
+            tuple(
+                _all_asking(one, device, inv_freq, looks or {}, start, is_whole=len(of_example) == 1)
+                for one in of_example
+            )
+            for of_example, start in zip(stretches, offsets.tolist(), strict=False)
         )
         return cls(lengths, offsets.to(device), asking)
 
     def only(self, index: torch.Tensor) -> Packing:
-        """The same with only these tokens asking: int64 [n], places in the packed sequence, rising."""
+        """The same with only these tokens asking, and nothing looked at: int64 [n], places in the packed sequence,
+        rising."""
         asking, begin = [], 0
         for length, of_example in zip(self.lengths, self.asking, strict=True):
             within = index[(index >= begin) & (index < begin + length)] - begin
@@ -92,19 +125,36 @@ class Packing:
         return all(one.mask is None for of_example in self.asking for one in of_example)
 
 
-def _all_asking(stretch: Stretch, device: torch.device, inv_freq: torch.Tensor, *, is_whole: bool) -> _Asking:
+def _all_asking(
+    stretch: Stretch,
+    device: torch.device,
+    inv_freq: torch.Tensor,
+    looks: Mapping[str, Look],
+    start: int,
+    *,
+    is_whole: bool,
+) -> _Asking:
+    """`start`: where the example begins in the packed sequence."""
     angles = None
     if stretch.num_pinned:
         turns = stretch.shift * inv_freq.to(torch.float64)
         angles = turns.cos().float(), turns.sin().float()
     which = torch.arange(stretch.begin, stretch.end, device=device)
-    return _Asking(stretch, len(which), None if is_whole else _mask(stretch, which), angles)
+    looking = tuple(_looking(name, look, stretch, start) for name, look in looks.items())
+    return _Asking(stretch, len(which), None if is_whole else _mask(stretch, which), angles, looking)
+
+
+def _looking(name: str, look: Look, stretch: Stretch, start: int) -> _Looking:
+    is_here = (look.queries >= start + stretch.begin) & (look.queries < start + stretch.end)
+    queries, keys = look.queries[is_here] - start, look.keys[is_here] - start
+    columns = torch.where(keys < stretch.num_pinned, keys, keys - stretch.first_key + stretch.num_pinned)
+    return _Looking(name, look.layer, look.head, queries - stretch.begin, columns, _mask(stretch, queries))
 
 
 def _some_asking(asking: _Asking, within: torch.Tensor) -> _Asking:
     stretch = asking.stretch
     which = within[(within >= stretch.begin) & (within < stretch.end)]
-    return replace(asking, num_asking=len(which), mask=_mask(stretch, which))
+    return replace(asking, num_asking=len(which), mask=_mask(stretch, which), looking=())
 
 
 def _mask(stretch: Stretch, which: torch.Tensor) -> torch.Tensor:
@@ -122,32 +172,49 @@ def packed_attention(
     packing: Packing,
     scaling: float,
     **unused: Any,
-) -> tuple[torch.Tensor, None]:
+) -> tuple[torch.Tensor, dict[str, torch.Tensor] | None]:
     """Causal attention within examples, for Hugging Face's `AttentionInterface`: query [1, heads, asking, head_dim],
     key and value [1, key heads, T, head_dim] to [1, asking, heads, head_dim]. Differentiable.
+
+    In place of attention weights: of each of the layer's looks the logarithms of the shares, [n], by name.
     """
     # Under autocast the rotation has made queries and keys wider than values.
     query, key = query.to(value.dtype), key.to(value.dtype)
     if query.is_cuda and packing.is_plain and query.dtype in (torch.float16, torch.bfloat16):
         return _varlen(query, key, value, packing, scaling), None
     # Split, not sliced: the gradient of a split is one copy, that of a slice is a tensor of zeros for each.
-    queries = iter(query.split([one.num_asking for group in packing.asking for one in group], dim=2))
+    queries = query.split([one.num_asking for group in packing.asking for one in group], dim=2)
     examples = zip(
         packing.asking, key.split(packing.lengths, dim=2), value.split(packing.lengths, dim=2), strict=True
     )
-    attended = [
-        F.scaled_dot_product_attention(
-            next(queries),
-            *_seen(one, k, v),
-            attn_mask=one.mask,
-            is_causal=one.mask is None,
-            scale=scaling,
-            enable_gqa=True,
-        ).transpose(1, 2)
-        for group, k, v in examples
-        for one in group
-    ]
-    return torch.cat(attended, dim=1), None
+    attended: list[torch.Tensor] = []
+    shares: defaultdict[str, list[torch.Tensor]] = defaultdict(list)
+    of_stretches = ((one, k, v) for group, k, v in examples for one in group)
+    for q, (one, k, v) in zip(queries, of_stretches, strict=True):
+        keys, values = _seen(one, k, v)
+        attended.append(
+            F.scaled_dot_product_attention(
+                q,
+                keys,
+                values,
+                attn_mask=one.mask,
+                is_causal=one.mask is None,
+                scale=scaling,
+                enable_gqa=True,
+            ).transpose(1, 2)
+        )
+        for look in one.looking:
+            if look.layer == module.layer_idx:
+                shares[look.name].append(_shares(look, q, keys, scaling))
+    return torch.cat(attended, dim=1), {name: torch.cat(of_look) for name, of_look in shares.items()}
+
+
+def _shares(look: _Looking, query: torch.Tensor, key: torch.Tensor, scaling: float) -> torch.Tensor:
+    queries_per_key_head = query.shape[1] // key.shape[1]
+    asking = query[0, look.head, look.rows]
+    scores = asking @ key[0, look.head // queries_per_key_head].T * scaling
+    scores = scores.masked_fill(~look.mask, float("-inf"))
+    return scores.gather(1, look.columns[:, None])[:, 0] - scores.logsumexp(1)
 
 
 def _seen(asking: _Asking, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

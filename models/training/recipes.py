@@ -98,7 +98,13 @@ def tiny() -> ScratchRecipe:
             LaterPass(
                 max_steps=300,
                 batch_size=8,
-                clips=ClipPlan(num_rounds=(2, 4, 8), joined_late=0.0, drills=True, num_questions=12),
+                clips=ClipPlan(
+                    num_rounds=(2, 4, 8),
+                    joined_late=0.0,
+                    asks_past_times=True,
+                    drills=True,
+                    num_questions=12,
+                ),
                 learning_rate=1.5e-3,
                 matrix_learning_rate=0.01,
                 truth_weight=1.0,

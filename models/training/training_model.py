@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from torch import nn
 from transformers import AutoModelForImageTextToText
 
 from models.training.loss import IGNORED, Balance, weighted_token_losses
-from models.training.packing import PACKED_ATTENTION, Packing, Stretch
+from models.training.packing import PACKED_ATTENTION, Look, Packing, Stretch
+from models.training.past_times import PastTimesBatch
 from models.training.question import QuestionBatch
 from models.training.truth_heads import TRUTH_HEADS_FILE, TruthBatch, TruthHeads, TruthShape
 from models.vlm import vision_tower
@@ -69,14 +70,26 @@ class TrainingModel(nn.Module):
         self.truth_weight = config.truth_weight if truth is not None else 0.0
         self.truth_heads = None
         self._on_the_way: dict[str, torch.Tensor] = {}
+        self._shares: dict[str, torch.Tensor] = {}
+        self._heads: dict[str, tuple[int, int]] = {}
         if truth is not None:
             self.truth_heads = TruthHeads(truth, vlm.config.text_config.hidden_size)
             num_layers = len(text.layers)
             if num_layers < 2:
                 raise ValueError("the truth heads need a language model of at least two layers")
-            self._keep("half_way", text.layers[num_layers // 2 - 1])
-            # Below the last layer, which may leave out what is not wanted and has to decide.
-            self._keep("higher_up", text.layers[-2])
+            half_way = num_layers // 2 - 1
+            # Never the last layer, which may leave out what is not wanted and has to decide.
+            higher_up = min(half_way + 1, num_layers - 2)
+            self._keep("half_way", text.layers[half_way])
+            self._keep("higher_up", text.layers[higher_up])
+            last_head = vlm.config.text_config.num_attention_heads - 1
+            self._heads = {
+                "stamp": (half_way, 0),
+                "instruction": (higher_up, 0),
+                "began": (higher_up, last_head),
+            }
+            for layer in {half_way, higher_up}:
+                self._keep_shares(text.layers[layer].self_attn)
         self.last_parts: dict[str, torch.Tensor] = {}
         """Means of the last batch, for the log; left on the device."""
 
@@ -93,8 +106,8 @@ class TrainingModel(nn.Module):
         stretches: Sequence[Sequence[Stretch]],
         truth: TruthBatch | None = None,
         questions: QuestionBatch | None = None,
-        time_places: torch.Tensor | None = None,
-        past_times: torch.Tensor | None = None,
+        past_times: PastTimesBatch | None = None,
+        looks: Mapping[str, torch.Tensor] | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> dict[str, torch.Tensor]:
         """`loss`; where the model is not training also the `logits` [n, V] that predict the `targets` [n].
@@ -104,7 +117,13 @@ class TrainingModel(nn.Module):
         """
         at = (labels[0] != IGNORED).nonzero().flatten() - 1
         targets = labels[0, at + 1]
-        hidden, visual = self._hidden_states(input_ids, position_ids, stretches, patches, patch_grids, at)
+        asks = self.truth_heads is not None and truth is not None and self.truth_weight > 0
+        wanted_looks = {
+            name: Look(*self._heads[name], *pairs) for name, pairs in (looks or {}).items() if asks
+        }
+        hidden, visual = self._hidden_states(
+            input_ids, position_ids, stretches, patches, patch_grids, at, wanted_looks
+        )
         # The output head only where there is a target: one position in seven.
         logits = self.vlm.lm_head(hidden)
         config = self.loss_config
@@ -119,7 +138,8 @@ class TrainingModel(nn.Module):
         )
         loss = losses.sum() / (max(1, losses.numel()) if num_items_in_batch is None else num_items_in_batch)
         self._note_parts(losses.detach(), targets)
-        if self.truth_heads is not None and truth is not None and self.truth_weight > 0:
+        if asks:
+            assert self.truth_heads is not None and truth is not None
             half_way, higher_up = (self._on_the_way[name][0, decisions] for name in ("half_way", "higher_up"))
             example = torch.bucketize(decisions, lengths.to(decisions.device).cumsum(0), right=True)
             is_first = F.pad(example.diff() != 0, (1, 0), value=True)
@@ -132,10 +152,15 @@ class TrainingModel(nn.Module):
                 parts["alone"] = self.truth_heads.what_is_asked(at_questions, questions["asked"])
                 of_each = torch.cat((of_each, questions["asked"]))
             parts["understood"] = self.truth_heads.understood_at_once(instructions, of_each)
-            if time_places is not None and past_times is not None:
-                parts["times"] = self.truth_heads.past_times(
-                    self._on_the_way["higher_up"][0, time_places], past_times
-                )
+            if past_times is not None:
+                stamps = self._on_the_way["half_way"][0, past_times["stamps"]]
+                parts["stamp"] = self.truth_heads.stamps(stamps, past_times["stamp_letters"])
+                at_letters = self._on_the_way["higher_up"][0, past_times["places"]]
+                parts["times"] = self.truth_heads.past_times(at_letters, past_times["letters"])
+            for name in wanted_looks:
+                shares = self._shares[name]
+                parts[f"look_{name}"] = -shares.sum() / max(1, len(shares))
+            self._shares.clear()
             loss = loss + self.truth_weight * torch.stack(list(parts.values())).sum()
             self.last_parts |= {name: part.detach() for name, part in parts.items()}
         self._on_the_way.clear()
@@ -149,6 +174,7 @@ class TrainingModel(nn.Module):
         patches: torch.Tensor,
         patch_grids: torch.Tensor,
         wanted: torch.Tensor,
+        looks: Mapping[str, Look],
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Final hidden states [n, H] of the wanted tokens, and the visual tokens [N, ...] of all frames in order."""
         grids = tuple((int(rows), int(cols)) for rows, cols in patch_grids.tolist())
@@ -158,7 +184,9 @@ class TrainingModel(nn.Module):
         is_image = input_ids == self.config.image_token_id
         first, *deepstack = visual.to(embeds.dtype).split(embeds.shape[-1], dim=1)
         embeds = embeds.masked_scatter(is_image[..., None], first)
-        extra: dict[str, Any] = {"packing": Packing.of(stretches, embeds.device, text.rotary_emb.inv_freq)}
+        extra: dict[str, Any] = {
+            "packing": Packing.of(stretches, embeds.device, text.rotary_emb.inv_freq, looks)
+        }
         if deepstack:
             extra |= {"visual_pos_masks": is_image, "deepstack_visual_embeds": deepstack}
         if self._trims_last_layer:
@@ -166,6 +194,14 @@ class TrainingModel(nn.Module):
         output = text(inputs_embeds=embeds, position_ids=position_ids, use_cache=False, **extra)
         hidden = output.last_hidden_state[0]
         return (hidden if self._trims_last_layer else hidden[wanted]), visual
+
+    def _keep_shares(self, attention: nn.Module) -> None:
+        """Has what was looked at in this layer at hand after each forward pass."""
+
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            self._shares |= output[1] or {}
+
+        attention.register_forward_hook(keep)
 
     def _keep(self, name: str, layer: nn.Module) -> None:
         """Has what the layer gives, [1, T, H], at hand after each forward pass."""

@@ -13,7 +13,7 @@ from torch import nn
 
 from models.data.sample import Truth, TruthSizes
 from models.training.loss import IGNORED
-from models.training.past_times import NUM_CLASSES
+from models.training.past_times import NUM_CLASSES, STAMP_LETTERS
 
 TRUTH_HEADS_FILE = "truth_heads.safetensors"
 
@@ -89,8 +89,8 @@ class TruthHeads(nn.Module):
     for. Only where the two are the same is there anything to tell, and what is asked for is rare: from states alone a
     model learns to go by what happens, or to say nothing.
     `understood`: what is asked for, half-way up where the instruction ends, so that there is one token to look at.
-    `times`: letters of times that stand in the history, from the same height, see `PastTimes`: replies that name a time
-    are too rare to learn from them alone how one is looked up.
+    `stamp` and `times`: letters of a round's own time, half-way up at its state token, and of a time in the history,
+    from above, see `PastTimes`: replies that name a time are too rare to learn from them alone how one is looked up.
     """
 
     def __init__(self, shape: TruthShape, hidden_size: int) -> None:
@@ -104,7 +104,8 @@ class TruthHeads(nn.Module):
         self.acts = TruthHead(hidden_size, acts)
         self.understood = TruthHead(hidden_size, asked)
         self.asked = TruthHead(hidden_size, asked)
-        self.times = TruthHead(hidden_size, [NUM_CLASSES, NUM_CLASSES])
+        self.stamp = TruthHead(hidden_size, [NUM_CLASSES] * STAMP_LETTERS)
+        self.times = TruthHead(hidden_size, [NUM_CLASSES])
 
     def forward(
         self,
@@ -145,8 +146,12 @@ class TruthHeads(nn.Module):
         return self.understood(_normed(half_way), asked)
 
     def past_times(self, higher_up: torch.Tensor, letters: torch.Tensor) -> torch.Tensor:
-        """Loss of M letters of each of the times of `PastTimes`: higher_up [M, hidden] where they are asked for."""
-        return self.times(_normed(higher_up), letters)
+        """Loss of the M letters of `PastTimes`: higher_up [M, hidden] where they are asked for."""
+        return self.times(_normed(higher_up), letters[:, None])
+
+    def stamps(self, half_way: torch.Tensor, letters: torch.Tensor) -> torch.Tensor:
+        """Loss of the stamps of `PastTimes`: half_way [N, hidden] where the state tokens stand."""
+        return self.stamp(_normed(half_way), letters)
 
 
 def _normed(hidden: torch.Tensor) -> torch.Tensor:

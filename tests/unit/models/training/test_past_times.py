@@ -4,7 +4,7 @@ import pytest
 
 from models.data.sample import Round
 from models.training.loss import IGNORED
-from models.training.past_times import NUM_CLASSES, PastTimes
+from models.training.past_times import NUM_CLASSES, STAMP_LETTERS, PastTimes
 from models.vlm.dialogue import Dialogue
 from models.vlm.state import State
 from services.shared.settings import ModelSettings
@@ -18,35 +18,56 @@ def dialogue() -> Dialogue:
     return Dialogue.load(ModelSettings().path, "")
 
 
-def asked(
-    dialogue: Dialogue, states: list[State], first_ms: int = 0, window_rounds: int | None = None
-) -> list[tuple[str | None, str | None]]:
-    """Of each round, a second and a half long: when what is under way began, and when the last Response was."""
-    rounds = [
-        Round(first_ms + n * 1500, first_ms + (n + 1) * 1500, state, "x" if state is R else "")
-        for n, state in enumerate(states)
-    ]
-    texts = [
-        [
-            *dialogue.round_head(one.start_ms, one.end_ms, 3),
-            *dialogue.reply(one.state, one.text),
-            *dialogue.round_tail,
+class Told:
+    """A dialogue of rounds, a second and a half long, and the times that are looked up in it."""
+
+    def __init__(
+        self,
+        dialogue: Dialogue,
+        states: list[State | str],
+        first_ms: int = 0,
+        window_rounds: int | None = None,
+    ) -> None:
+        """`states`: of each round; a Response by its text."""
+        self.dialogue = dialogue
+        self.rounds = [
+            Round(
+                first_ms + n * 1500,
+                first_ms + (n + 1) * 1500,
+                R if isinstance(state, str) else state,
+                state if isinstance(state, str) else "",
+            )
+            for n, state in enumerate(states)
         ]
-        for one in rounds
-    ]
-    starts = [0, *accumulate(len(text) for text in texts)][:-1]
-    times = PastTimes.of(dialogue, rounds, starts, window_rounds)
-    tokens = [token for text in texts for token in text]
-    found, at = [], 0
-    for one in rounds:
-        own = f"{one.end_ms / 1000:g}"
-        # Each place is the token before a letter of the end time.
-        places = times.places[at : at + len(own)]
-        assert dialogue.text([tokens[place + 1] for place in places]) == own
-        found.append(tuple(read(times.letters[at : at + len(own), column]) for column in (0, 1)))
-        at += len(own)
-    assert at == len(times.places) == len(times.letters)
-    return found
+        heads = [dialogue.round_head(one.start_ms, one.end_ms, 3) for one in self.rounds]
+        replies = [dialogue.reply(one.state, one.text) for one in self.rounds]
+        texts = [[*head, *reply, *dialogue.round_tail] for head, reply in zip(heads, replies, strict=True)]
+        self.starts = [0, *accumulate(len(text) for text in texts)][:-1]
+        self.decisions = [start + len(head) - 1 for start, head in zip(self.starts, heads, strict=True)]
+        self.tokens = [token for text in texts for token in text]
+        self.times = PastTimes.of(dialogue, self.rounds, self.starts, self.decisions, window_rounds)
+
+    def text_at(self, places: list[int]) -> str:
+        return self.dialogue.text([self.tokens[place] for place in places])
+
+    def asked(self) -> list[str | None]:
+        """Of each round: the letters of the time at which what is under way began."""
+        found, at = [], 0
+        for one in self.rounds:
+            own = f"{one.end_ms / 1000:g}"
+            # Each place is the token before a letter of the end time.
+            assert self.text_at([place + 1 for place in self.times.places[at : at + len(own)]]) == own
+            found.append(read(self.times.letters[at : at + len(own)]))
+            at += len(own)
+        assert at == len(self.times.places) == len(self.times.letters)
+        return found
+
+    def looks(self) -> list[tuple[int, int]]:
+        """From which round to which, in replies and tags."""
+        return [(self.round_of(query), self.round_of(key)) for query, key in self.times.looks.T.tolist()]
+
+    def round_of(self, place: int) -> int:
+        return max(index for index, start in enumerate(self.starts) if start <= place)
 
 
 def read(letters: list[int]) -> str | None:
@@ -58,16 +79,46 @@ def read(letters: list[int]) -> str | None:
 
 
 def test_what_is_under_way_began_with_its_first_standby(dialogue: Dialogue) -> None:
-    began = [one for one, _ in asked(dialogue, [S, B, B, R, B, S, R], first_ms=10_000)]
+    told = Told(dialogue, [S, B, B, "x", B, S, "x"], first_ms=10_000)
     # Asked in a tag, before the round's own state is known; as many letters as the tag's own time has.
-    assert began == [None, None, "13$", "13", None, "17", None]
-
-
-def test_the_last_response_is_asked_for_from_the_next_round_on(dialogue: Dialogue) -> None:
-    told = [one for _, one in asked(dialogue, [S, R, S, B, R, S, S], first_ms=10_000)]
-    assert told == [None, None, "13$", "13", "13$", "17", "17.5"]
+    assert told.asked() == [None, None, "13$", "13", None, "17", None]
+    # And looked for at that round's state token, wherever one of these letters comes next.
+    assert told.looks() == [(2, 1)] * 4 + [(3, 1)] * 2 + [(5, 4)] * 2
+    state_tokens = {dialogue.state_token_ids[B]}
+    assert {told.tokens[key] for key in told.times.looks[1]} == state_tokens
+    assert (told.times.looks[0][1:] >= told.times.looks[0][:-1]).all()
 
 
 def test_what_has_left_the_window_is_not_asked_for(dialogue: Dialogue) -> None:
-    told = [one for _, one in asked(dialogue, [R, S, S, S, S], first_ms=10_000, window_rounds=3)]
-    assert [one is not None for one in told] == [False, True, True, False, False]
+    told = Told(dialogue, [B, B, B, B, B], first_ms=10_000, window_rounds=3)
+    assert [one is not None for one in told.asked()] == [False, True, True, False, False]
+    assert told.looks() == [(1, 0)] * 2 + [(2, 0)] * 4
+
+
+def test_a_stamp_is_the_time_of_the_tag_before_it(dialogue: Dialogue) -> None:
+    told = Told(dialogue, [S, B, "x"], first_ms=999_998_000)
+    assert [read(letters) for letters in told.times.stamp_letters] == ["999999.5", "1000001$", "1000002."]
+    assert told.times.stamp_letters.shape == (3, STAMP_LETTERS)
+    assert [told.tokens[place] for place in told.times.stamps] == list(dialogue.state_token_ids)
+    for place, own in zip(told.times.stamps, ("999999.5", "1000001", "1000002.5"), strict=True):
+        looked_at = told.times.stamp_looks[1][told.times.stamp_looks[0] == place].tolist()
+        assert told.text_at(looked_at) == own
+
+
+def test_a_span_is_looked_up_where_it_began_and_in_its_own_round(dialogue: Dialogue) -> None:
+    told = Told(dialogue, [S, B, S, "from 13 to 16 seconds"], first_ms=10_000)
+    in_reply = [pair for pair in told.times.looks.T.tolist() if pair[0] >= told.times.stamps[3]]
+    # Before each letter of the time, and before what comes after it.
+    assert [told.round_of(key) for _, key in in_reply] == [1] * 3 + [3] * 3
+    assert told.text_at([place + 1 for place, _ in in_reply]) == "13 to16 se"
+    assert all(key in told.times.stamps for _, key in in_reply)
+
+
+@pytest.mark.parametrize("states", [[S, S, S, "13s to 16s"], [S, B, B, "13s to 16s"]])
+def test_a_time_that_the_history_does_not_show_is_not_looked_up(
+    dialogue: Dialogue, states: list[State | str]
+) -> None:
+    window_rounds = 2 if states[1] is B else None
+    told = Told(dialogue, states, first_ms=10_000, window_rounds=window_rounds)
+    in_reply = [pair for pair in told.times.looks.T.tolist() if pair[0] >= told.times.stamps[3]]
+    assert [told.round_of(key) for _, key in in_reply] == [3] * 3
