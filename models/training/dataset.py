@@ -286,10 +286,7 @@ class Collator:
         asked = [one.past_times for one in examples if one.past_times is not None]
         if len(asked) == len(examples):
             batch["past_times"] = past_times_batch(asked, starts.tolist())
-            looks["stamp"] = np.concatenate(
-                [start + one.stamp_looks for start, one in zip(starts, asked, strict=True)], axis=1
-            )
-            looks["began"] = np.concatenate(
+            looks["time"] = np.concatenate(
                 [start + one.looks for start, one in zip(starts, asked, strict=True)], axis=1
             )
         batch["looks"] = {name: torch.from_numpy(pairs.astype(np.int64)) for name, pairs in looks.items()}

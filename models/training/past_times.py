@@ -19,29 +19,19 @@ from models.vlm.time_tag import format_seconds
 _LETTERS = "0123456789."
 NUM_CLASSES = len(_LETTERS) + 1
 """The last one: the time is over."""
-STAMP_LETTERS = 8
-"""Of a longer time the first ones: "999999.9" is the latest of the simulator."""
 
 
 @dataclass(frozen=True, eq=False)
 class PastTimes:
-    """Two steps that lead from a round in the history to its time. Its state token knows the letters of its tag's end
-    time (the stamp); whatever names the time, letter by letter, looks at that token.
+    """Asked wherever a letter of the end time in a round's tag comes next: the letter in the same place of the time at
+    which what is under way began. There is a reply's way of telling a time, letter after letter, without a reply.
 
-    stamps: int64 [rounds], where the state tokens stand. stamp_letters: int64 [rounds, STAMP_LETTERS]. stamp_looks:
-    int64 [2, n]: a state token, and a letter of the tag before it.
-
-    places: int64 [m], wherever a letter of a tag's end time comes next. letters: int64 [m], the letter in the same
-    place of the time at which what is under way began; IGNORED where nothing is. There is a reply's way of telling a
-    time, without a reply. looks: int64 [2, k]: such a place, or the token before a letter of a span in a reply, and the
-    state token of the round whose time it is.
-
-    All are positions in the dialogue.
+    places: int64 [n], positions in the dialogue. letters: int64 [n]; IGNORED where nothing is under way. looks: int64
+    [2, k], from such a place, or from the token before a letter of a span in a reply, to where that letter stands: the
+    time that a round ended is what the next round's tag begins with, and only there a model knows what was decided.
+    The round's own time is looked up in its own tag. What comes after the last letter is looked up likewise.
     """
 
-    stamps: np.ndarray
-    stamp_letters: np.ndarray
-    stamp_looks: np.ndarray
     places: np.ndarray
     letters: np.ndarray
     looks: np.ndarray
@@ -58,60 +48,52 @@ class PastTimes:
         """`rounds` as they stand in the dialogue, whose tokens begin at `starts`, and whose states are decided at
         `decisions`. A time is the end of its round, and is forgotten when that has left a window of `window_rounds`.
         Nothing is looked up where the history stands silent."""
-        stamps = [decision + 1 for decision in decisions]
-        stamp_letters, stamp_looks = [], []
-        places, letters, looks = [], [], []
-        round_of_time: dict[str, int] = {}
+        places: list[int] = []
+        letters: list[np.ndarray] = []
+        looks: list[tuple[int, int]] = []
         began: int | None = None
+        place_of_time: dict[str, int] = {}
         for index, (round_, start) in enumerate(zip(rounds, starts, strict=True)):
             first_kept = 0 if window_rounds is None else max(0, index - window_rounds + 1)
             own = format_seconds(round_.end_ms)
-            first_letter = start + dialogue.num_tokens_before_end(round_.start_ms)
-            own_places = range(first_letter, first_letter + len(own))
-            stamp_letters.append(_letters(own, STAMP_LETTERS))
-            stamp_looks += [(stamps[index], place) for place in own_places]
-
-            before = [place - 1 for place in own_places]
-            places += before
-            if began is not None and began >= first_kept:
-                letters.append(_letters(format_seconds(rounds[began].end_ms), len(own)))
-                looks += [(place, stamps[began]) for place in before]
-            else:
+            own_place = start + dialogue.num_tokens_before_end(round_.start_ms)
+            if began is None or began < first_kept:
                 letters.append(_letters("", len(own)))
-
-            if round_.state is not State.SILENCE:
-                round_of_time[own] = index
-            for letter, time in _span_letters(dialogue, round_.text):
-                named = round_of_time.get(time)
-                if named is not None and named >= first_kept:
-                    looks.append((stamps[index] + letter, stamps[named]))
+            else:
+                since = format_seconds(rounds[began].end_ms)
+                letters.append(_letters(since, len(own)))
+                # One token, "<", is before the time that a tag begins with.
+                since_place = starts[began + 1] + 1
+                looks += [
+                    (own_place - 1 + nth, since_place + nth) for nth in range(min(len(own), len(since) + 1))
+                ]
+            places += range(own_place - 1, own_place - 1 + len(own))
+            place_of_time[own] = own_place
+            for before, time in _span_times(dialogue, round_.text):
+                place = place_of_time.get(time)
+                if place is not None and place >= starts[first_kept]:
+                    first = decisions[index] + 1 + before
+                    looks += [(first + nth, place + nth) for nth in range(len(time) + 1)]
+            del place_of_time[own]
+            if round_.state is not State.SILENCE and index + 1 < len(starts):
+                place_of_time[own] = starts[index + 1] + 1
             if round_.state is State.STANDBY:
                 began = index if began is None else began
             else:
                 began = None
         return cls(
-            stamps=np.asarray(stamps, dtype=np.int64),
-            stamp_letters=np.stack(stamp_letters),
-            stamp_looks=_pairs(stamp_looks),
             places=np.asarray(places, dtype=np.int64),
             letters=np.concatenate(letters),
-            looks=_pairs(sorted(looks)),
+            looks=np.asarray(looks, dtype=np.int64).reshape(-1, 2).T,
         )
 
 
-def _span_letters(dialogue: Dialogue, text: str) -> list[tuple[int, str]]:
-    """The tokens before each letter of a text's times and before what ends them, counted from the state token, and the
-    time."""
-    found = []
-    for number in span_numbers(text):
-        before = len(dialogue.reply(State.RESPONSE, f"{text[: number.start]}0")) - 2
-        time = text[number]
-        found += [(before + place, time) for place in range(len(time) + 1)]
-    return found
-
-
-def _pairs(pairs: Sequence[tuple[int, int]]) -> np.ndarray:
-    return np.asarray(pairs, dtype=np.int64).reshape(-1, 2).T
+def _span_times(dialogue: Dialogue, text: str) -> list[tuple[int, str]]:
+    """The times of a text's spans, and how many tokens after the state token the one before their first letter is."""
+    return [
+        (len(dialogue.reply(State.RESPONSE, f"{text[: number.start]}0")) - 2, text[number])
+        for number in span_numbers(text)
+    ]
 
 
 def _letters(time: str, num_letters: int) -> np.ndarray:
@@ -126,18 +108,15 @@ def _letters(time: str, num_letters: int) -> np.ndarray:
 class PastTimesBatch(TypedDict):
     """As in `PastTimes`, places in a packed sequence."""
 
-    stamps: torch.Tensor
-    stamp_letters: torch.Tensor
     places: torch.Tensor
     letters: torch.Tensor
 
 
 def past_times_batch(times: Sequence[PastTimes], starts: Sequence[int]) -> PastTimesBatch:
     """`starts`: where each dialogue begins in the sequence."""
-    both = list(zip(times, starts, strict=True))
     return PastTimesBatch(
-        stamps=torch.from_numpy(np.concatenate([start + one.stamps for one, start in both])),
-        stamp_letters=torch.from_numpy(np.concatenate([one.stamp_letters for one in times])),
-        places=torch.from_numpy(np.concatenate([start + one.places for one, start in both])),
+        places=torch.from_numpy(
+            np.concatenate([start + one.places for one, start in zip(times, starts, strict=True)])
+        ),
         letters=torch.from_numpy(np.concatenate([one.letters for one in times])),
     )

@@ -32,6 +32,8 @@ class LossConfig:
     class_counts: tuple[int, int, int] | None = None
     # Weight of the truth heads' losses at the first step; it falls to zero in a straight line over the run.
     truth_weight: float = 1.0
+    # Whether the heads are asked what each frame shows, and what has changed; a model that knows has room for more.
+    asks_what_is_seen: bool = True
 
 
 class TrainingModel(nn.Module):
@@ -83,13 +85,9 @@ class TrainingModel(nn.Module):
             self._keep("half_way", text.layers[half_way])
             self._keep("higher_up", text.layers[higher_up])
             last_head = vlm.config.text_config.num_attention_heads - 1
-            self._heads = {
-                "stamp": (half_way, 0),
-                "instruction": (higher_up, 0),
-                "began": (higher_up, last_head),
-            }
-            for layer in {half_way, higher_up}:
-                self._keep_shares(text.layers[layer].self_attn)
+            # Far from each other, so that they can have keys of their own.
+            self._heads = {"instruction": (higher_up, 0), "time": (higher_up, last_head)}
+            self._keep_shares(text.layers[higher_up].self_attn)
         self.last_parts: dict[str, torch.Tensor] = {}
         """Means of the last batch, for the log; left on the device."""
 
@@ -144,8 +142,13 @@ class TrainingModel(nn.Module):
             example = torch.bucketize(decisions, lengths.to(decisions.device).cumsum(0), right=True)
             is_first = F.pad(example.diff() != 0, (1, 0), value=True)
             instructions = self._on_the_way["half_way"][0, instruction_ends]
-            parts = self.truth_heads(visual, half_way, higher_up, truth, is_first)
             asked = truth["asked"]
+            parts = {
+                "acts": self.truth_heads.what_goes_on(higher_up, truth["acts"]),
+                "asked": self.truth_heads.what_is_asked(higher_up, asked),
+            }
+            if self.loss_config.asks_what_is_seen:
+                parts |= self.truth_heads.what_is_seen(visual, half_way, higher_up, truth["seen"], is_first)
             of_each = asked[is_first]
             if questions is not None:
                 at_questions = self._on_the_way["higher_up"][0, questions["decisions"]]
@@ -153,8 +156,6 @@ class TrainingModel(nn.Module):
                 of_each = torch.cat((of_each, questions["asked"]))
             parts["understood"] = self.truth_heads.understood_at_once(instructions, of_each)
             if past_times is not None:
-                stamps = self._on_the_way["half_way"][0, past_times["stamps"]]
-                parts["stamp"] = self.truth_heads.stamps(stamps, past_times["stamp_letters"])
                 at_letters = self._on_the_way["higher_up"][0, past_times["places"]]
                 parts["times"] = self.truth_heads.past_times(at_letters, past_times["letters"])
             for name in wanted_looks:

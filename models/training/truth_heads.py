@@ -13,7 +13,7 @@ from torch import nn
 
 from models.data.sample import Truth, TruthSizes
 from models.training.loss import IGNORED
-from models.training.past_times import NUM_CLASSES, STAMP_LETTERS
+from models.training.past_times import NUM_CLASSES
 
 TRUTH_HEADS_FILE = "truth_heads.safetensors"
 
@@ -89,8 +89,8 @@ class TruthHeads(nn.Module):
     for. Only where the two are the same is there anything to tell, and what is asked for is rare: from states alone a
     model learns to go by what happens, or to say nothing.
     `understood`: what is asked for, half-way up where the instruction ends, so that there is one token to look at.
-    `stamp` and `times`: letters of a round's own time, half-way up at its state token, and of a time in the history,
-    from above, see `PastTimes`: replies that name a time are too rare to learn from them alone how one is looked up.
+    `times`: letters of times that stand in the history, from the same height, see `PastTimes`: replies that name a time
+    are too rare to learn from them alone how one is looked up.
     """
 
     def __init__(self, shape: TruthShape, hidden_size: int) -> None:
@@ -104,21 +104,19 @@ class TruthHeads(nn.Module):
         self.acts = TruthHead(hidden_size, acts)
         self.understood = TruthHead(hidden_size, asked)
         self.asked = TruthHead(hidden_size, asked)
-        self.stamp = TruthHead(hidden_size, [NUM_CLASSES] * STAMP_LETTERS)
         self.times = TruthHead(hidden_size, [NUM_CLASSES])
 
-    def forward(
+    def what_is_seen(
         self,
         visual: torch.Tensor,
         half_way: torch.Tensor,
         higher_up: torch.Tensor,
-        truth: TruthBatch,
+        seen: torch.Tensor,
         is_first: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """Losses by head, for N frames: visual [N * tokens, hidden], half_way and higher_up [N, hidden] where each
-        frame's state is decided; is_first, bool [N]: the frame has none before it.
+        """Losses of the first four, for N frames: visual [N * tokens, hidden], half_way and higher_up [N, hidden] where
+        each frame's state is decided, seen [N, K]; is_first, bool [N]: the frame has none before it.
         """
-        seen, acts, asked = truth["seen"], truth["acts"], truth["asked"]
         if len(visual) != len(seen) * self.shape.tokens_per_frame:
             raise ValueError(
                 f"the truth heads need {self.shape.tokens_per_frame} tokens a frame; use one frame size"
@@ -126,8 +124,6 @@ class TruthHeads(nn.Module):
         losses = {
             "seen": self.seen(visual.reshape(len(seen), -1), seen),
             "read": self.read(_normed(half_way), seen),
-            "acts": self.acts.balanced(_normed(higher_up), acts, acts != 0),
-            "asked": self.what_is_asked(higher_up, asked),
         }
         later = (~is_first).nonzero().flatten()
         if len(later):
@@ -136,6 +132,10 @@ class TruthHeads(nn.Module):
             losses["before"] = self.before.balanced(features, before, has_changed)
             losses["changed"] = self.changed.balanced(features, (now + 1) * has_changed, has_changed)
         return losses
+
+    def what_goes_on(self, higher_up: torch.Tensor, acts: torch.Tensor) -> torch.Tensor:
+        """Loss of what is under way, [N, A], read off higher_up [N, hidden] where a state is decided."""
+        return self.acts.balanced(_normed(higher_up), acts, acts != 0)
 
     def what_is_asked(self, higher_up: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
         """Loss of what is asked for, [n, columns], read off higher_up [n, hidden] where a state is decided."""
@@ -148,10 +148,6 @@ class TruthHeads(nn.Module):
     def past_times(self, higher_up: torch.Tensor, letters: torch.Tensor) -> torch.Tensor:
         """Loss of the M letters of `PastTimes`: higher_up [M, hidden] where they are asked for."""
         return self.times(_normed(higher_up), letters[:, None])
-
-    def stamps(self, half_way: torch.Tensor, letters: torch.Tensor) -> torch.Tensor:
-        """Loss of the stamps of `PastTimes`: half_way [N, hidden] where the state tokens stand."""
-        return self.stamp(_normed(half_way), letters)
 
 
 def _normed(hidden: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ import pytest
 
 from models.data.sample import Round
 from models.training.loss import IGNORED
-from models.training.past_times import NUM_CLASSES, STAMP_LETTERS, PastTimes
+from models.training.past_times import NUM_CLASSES, PastTimes
 from models.vlm.dialogue import Dialogue
 from models.vlm.state import State
 from services.shared.settings import ModelSettings
@@ -62,9 +62,13 @@ class Told:
         assert at == len(self.times.places) == len(self.times.letters)
         return found
 
-    def looks(self) -> list[tuple[int, int]]:
-        """From which round to which, in replies and tags."""
-        return [(self.round_of(query), self.round_of(key)) for query, key in self.times.looks.T.tolist()]
+    def looks(self, *, in_replies: bool) -> list[tuple[int, str, int, str]]:
+        """From which round, where what would come next; to which round, where what stands."""
+        return [
+            (self.round_of(query), self.text_at([query + 1]), self.round_of(key), self.text_at([key]))
+            for query, key in self.times.looks.T.tolist()
+            if (query > self.decisions[self.round_of(query)]) == in_replies
+        ]
 
     def round_of(self, place: int) -> int:
         return max(index for index, start in enumerate(self.starts) if start <= place)
@@ -82,36 +86,25 @@ def test_what_is_under_way_began_with_its_first_standby(dialogue: Dialogue) -> N
     told = Told(dialogue, [S, B, B, "x", B, S, "x"], first_ms=10_000)
     # Asked in a tag, before the round's own state is known; as many letters as the tag's own time has.
     assert told.asked() == [None, None, "13$", "13", None, "17", None]
-    # And looked for at that round's state token, wherever one of these letters comes next.
-    assert told.looks() == [(2, 1)] * 4 + [(3, 1)] * 2 + [(5, 4)] * 2
-    state_tokens = {dialogue.state_token_ids[B]}
-    assert {told.tokens[key] for key in told.times.looks[1]} == state_tokens
-    assert (told.times.looks[0][1:] >= told.times.looks[0][:-1]).all()
+    # It stands in the tag after that round, where it is looked up letter by letter.
+    looks = [(2, "1", 2, "1"), (2, "4", 2, "3"), (2, ".", 2, "s"), (3, "1", 2, "1"), (3, "6", 2, "3")]
+    assert told.looks(in_replies=False)[:5] == looks
+    assert {pair[::2] for pair in told.looks(in_replies=False)[5:]} == {(5, 5)}
+    queries = told.times.looks[0]
+    assert (queries[1:] >= queries[:-1]).all()
 
 
 def test_what_has_left_the_window_is_not_asked_for(dialogue: Dialogue) -> None:
     told = Told(dialogue, [B, B, B, B, B], first_ms=10_000, window_rounds=3)
     assert [one is not None for one in told.asked()] == [False, True, True, False, False]
-    assert told.looks() == [(1, 0)] * 2 + [(2, 0)] * 4
-
-
-def test_a_stamp_is_the_time_of_the_tag_before_it(dialogue: Dialogue) -> None:
-    told = Told(dialogue, [S, B, "x"], first_ms=999_998_000)
-    assert [read(letters) for letters in told.times.stamp_letters] == ["999999.5", "1000001$", "1000002."]
-    assert told.times.stamp_letters.shape == (3, STAMP_LETTERS)
-    assert [told.tokens[place] for place in told.times.stamps] == list(dialogue.state_token_ids)
-    for place, own in zip(told.times.stamps, ("999999.5", "1000001", "1000002.5"), strict=True):
-        looked_at = told.times.stamp_looks[1][told.times.stamp_looks[0] == place].tolist()
-        assert told.text_at(looked_at) == own
+    assert {pair[::2] for pair in told.looks(in_replies=False)} == {(1, 1), (2, 1)}
 
 
 def test_a_span_is_looked_up_where_it_began_and_in_its_own_round(dialogue: Dialogue) -> None:
     told = Told(dialogue, [S, B, S, "from 13 to 16 seconds"], first_ms=10_000)
-    in_reply = [pair for pair in told.times.looks.T.tolist() if pair[0] >= told.times.stamps[3]]
-    # Before each letter of the time, and before what comes after it.
-    assert [told.round_of(key) for _, key in in_reply] == [1] * 3 + [3] * 3
-    assert told.text_at([place + 1 for place, _ in in_reply]) == "13 to16 se"
-    assert all(key in told.times.stamps for _, key in in_reply)
+    began, own = told.looks(in_replies=True)[:3], told.looks(in_replies=True)[3:]
+    assert began == [(3, "1", 2, "1"), (3, "3", 2, "3"), (3, "to", 2, "s")]
+    assert own == [(3, "1", 3, "1"), (3, "6", 3, "6"), (3, "se", 3, "s")]
 
 
 @pytest.mark.parametrize("states", [[S, S, S, "13s to 16s"], [S, B, B, "13s to 16s"]])
@@ -120,5 +113,4 @@ def test_a_time_that_the_history_does_not_show_is_not_looked_up(
 ) -> None:
     window_rounds = 2 if states[1] is B else None
     told = Told(dialogue, states, first_ms=10_000, window_rounds=window_rounds)
-    in_reply = [pair for pair in told.times.looks.T.tolist() if pair[0] >= told.times.stamps[3]]
-    assert [told.round_of(key) for _, key in in_reply] == [3] * 3
+    assert {pair[2] for pair in told.looks(in_replies=True)} == {3}, told.looks(in_replies=True)
