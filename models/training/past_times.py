@@ -46,8 +46,8 @@ class PastTimes:
         window_rounds: int | None = None,
     ) -> PastTimes:
         """`rounds` as they stand in the dialogue, whose tokens begin at `starts`, and whose states are decided at
-        `decisions`. A time is the end of its round, and is forgotten when that has left a window of `window_rounds`.
-        Nothing is looked up where the history stands silent."""
+        `decisions`. A time is the end of its round, and is forgotten when the next round, whose tag shows it, has left a
+        window of `window_rounds`. Nothing is looked up where the history stands silent."""
         places: list[int] = []
         letters: list[np.ndarray] = []
         looks: list[tuple[int, int]] = []
@@ -57,7 +57,7 @@ class PastTimes:
             first_kept = 0 if window_rounds is None else max(0, index - window_rounds + 1)
             own = format_seconds(round_.end_ms)
             own_place = start + dialogue.num_tokens_before_end(round_.start_ms)
-            if began is None or began < first_kept:
+            if began is None or began + 1 < first_kept:
                 letters.append(_letters("", len(own)))
             else:
                 since = format_seconds(rounds[began].end_ms)

@@ -28,7 +28,7 @@ SIZES = TruthSizes((3, 3, 3, 3), (3, 3), (2,))
 def random_sample(pixels: PixelFormat, num_rounds: int, seed: int) -> Sample:
     rng = np.random.default_rng(seed)
     unit = pixels.budget.unit
-    states = [State(int(rng.integers(3))) for _ in range(num_rounds)]
+    states = [State.STANDBY, *(State(int(rng.integers(3))) for _ in range(num_rounds - 1))]
     return Sample(
         task="event",
         instruction="Tell me when a person arrives.",
