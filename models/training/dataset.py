@@ -286,8 +286,10 @@ class Collator:
         asked = [one.past_times for one in examples if one.past_times is not None]
         if len(asked) == len(examples):
             batch["past_times"] = past_times_batch(asked, starts.tolist())
-            looks["time"] = np.concatenate(
-                [start + one.looks for start, one in zip(starts, asked, strict=True)], axis=1
-            )
+            for name in ("time", "state", "change"):
+                pairs = [getattr(one, f"{name}_looks") for one in asked]
+                looks[name] = np.concatenate(
+                    [start + of_example for start, of_example in zip(starts, pairs, strict=True)], axis=1
+                )
         batch["looks"] = {name: torch.from_numpy(pairs.astype(np.int64)) for name, pairs in looks.items()}
         return batch

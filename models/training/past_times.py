@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
@@ -26,15 +27,21 @@ class PastTimes:
     """Asked wherever a letter of the end time in a round's tag comes next: the letter in the same place of the time at
     which what is under way began. There is a reply's way of telling a time, letter after letter, without a reply.
 
-    places: int64 [n], positions in the dialogue. letters: int64 [n]; IGNORED where nothing is under way. looks: int64
-    [2, k], from such a place, or from the token before a letter of a span in a reply, to where that letter stands: the
-    time that a round ended is what the next round's tag begins with, and only there a model knows what was decided.
-    The round's own time is looked up in its own tag. What comes after the last letter is looked up likewise.
+    places: int64 [n], positions in the dialogue. letters: int64 [n]; IGNORED where nothing is under way.
+
+    Where to look, from one token to another, int64 [2, k] each. time_looks: from such a place, or from the token before
+    a letter of a span in a reply, to where that letter stands. The time that a round ended is what the next round's tag
+    begins with, and only there a model can know what was decided; the round's own time is looked up in its own tag.
+    What comes after the last letter is looked up likewise. state_looks: from the letters with which a tag begins to
+    the state before it. change_looks: from each state to the state before it, since only the first Standby begins
+    something.
     """
 
     places: np.ndarray
     letters: np.ndarray
-    looks: np.ndarray
+    time_looks: np.ndarray
+    state_looks: np.ndarray
+    change_looks: np.ndarray
 
     @classmethod
     def of(
@@ -46,11 +53,12 @@ class PastTimes:
         window_rounds: int | None = None,
     ) -> PastTimes:
         """`rounds` as they stand in the dialogue, whose tokens begin at `starts`, and whose states are decided at
-        `decisions`. A time is the end of its round, and is forgotten when the next round, whose tag shows it, has left a
-        window of `window_rounds`. Nothing is looked up where the history stands silent."""
+        `decisions`. A time is the end of its round, and is forgotten when the next round, whose tag shows it, has left
+        a window of `window_rounds`. Nothing is looked up where the history stands silent."""
         places: list[int] = []
         letters: list[np.ndarray] = []
         looks: list[tuple[int, int]] = []
+        state_looks: list[tuple[int, int]] = []
         began: int | None = None
         place_of_time: dict[str, int] = {}
         for index, (round_, start) in enumerate(zip(rounds, starts, strict=True)):
@@ -67,6 +75,9 @@ class PastTimes:
                 looks += [
                     (own_place - 1 + nth, since_place + nth) for nth in range(min(len(own), len(since) + 1))
                 ]
+            if index:
+                state = decisions[index - 1] + 1
+                state_looks += [(place, state) for place in range(start + 1, own_place)]
             places += range(own_place - 1, own_place - 1 + len(own))
             place_of_time[own] = own_place
             for before, time in _span_times(dialogue, round_.text):
@@ -84,7 +95,9 @@ class PastTimes:
         return cls(
             places=np.asarray(places, dtype=np.int64),
             letters=np.concatenate(letters),
-            looks=np.asarray(looks, dtype=np.int64).reshape(-1, 2).T,
+            time_looks=_pairs(looks),
+            state_looks=_pairs(state_looks),
+            change_looks=_pairs([(after + 1, before + 1) for before, after in itertools.pairwise(decisions)]),
         )
 
 
@@ -94,6 +107,10 @@ def _span_times(dialogue: Dialogue, text: str) -> list[tuple[int, str]]:
         (len(dialogue.reply(State.RESPONSE, f"{text[: number.start]}0")) - 2, text[number])
         for number in span_numbers(text)
     ]
+
+
+def _pairs(pairs: Sequence[tuple[int, int]]) -> np.ndarray:
+    return np.asarray(pairs, dtype=np.int64).reshape(-1, 2).T
 
 
 def _letters(time: str, num_letters: int) -> np.ndarray:

@@ -85,9 +85,15 @@ class TrainingModel(nn.Module):
             self._keep("half_way", text.layers[half_way])
             self._keep("higher_up", text.layers[higher_up])
             last_head = vlm.config.text_config.num_attention_heads - 1
-            # Far from each other, so that they can have keys of their own.
-            self._heads = {"instruction": (higher_up, 0), "time": (higher_up, last_head)}
-            self._keep_shares(text.layers[higher_up].self_attn)
+            # The first and the last of a layer, so that they can have keys of their own.
+            self._heads = {
+                "change": (0, last_head),
+                "state": (half_way, last_head),
+                "time": (higher_up, last_head),
+                "instruction": (higher_up, 0),
+            }
+            for layer in {layer for layer, _ in self._heads.values()}:
+                self._keep_shares(text.layers[layer].self_attn)
         self.last_parts: dict[str, torch.Tensor] = {}
         """Means of the last batch, for the log; left on the device."""
 
