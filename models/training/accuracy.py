@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from accelerate.utils import send_to_device
 
-from models.training.dataset import Collator, Example
+from models.training.collator import Collator
+from models.training.dataset import Example
 from models.training.loss import IGNORED
 from models.training.training_model import TrainingModel
 from models.vlm.state import State

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from models.data.sample import Round, Sample, Truth
 from models.training.loss import IGNORED
 from models.training.mistakes import with_mistakes
 from models.training.packing import Stretch
-from models.training.past_times import PastTimes, past_times_batch
-from models.training.question import InstructionMaker, Question, question_batch
-from models.training.truth_heads import truth_batch
+from models.training.past_times import PastTimes
+from models.training.question import InstructionMaker, Question
 from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat
 from models.vlm.positions import round_positions
@@ -240,56 +238,3 @@ def drop_rounds(sample: Sample, num_rounds: int) -> Sample:
         first_live=max(0, sample.first_live - num_rounds),
         since=tuple(since - num_rounds for since in sample.since[num_rounds:]),
     )
-
-
-@dataclass(frozen=True)
-class Collator:
-    """Examples to one packed sequence, as `TrainingModel` takes it."""
-
-    pixels: PixelFormat
-
-    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
-        questions = [question for example in examples for question in example.questions]
-        dialogues: list[Example | Question] = [*examples, *questions]
-        token_ids = [one.token_ids for one in dialogues]
-        lengths = [len(ids) for ids in token_ids]
-        all_starts = np.cumsum([0, *lengths[:-1]])
-        starts = all_starts[: len(examples)]
-        unlearnt = np.full(sum(lengths[len(examples) :]), IGNORED)
-        patches, grids = self.pixels.patchify_all([frame for example in examples for frame in example.frames])
-        decisions = [start + example.decisions for start, example in zip(starts, examples, strict=True)]
-        positions = [one.positions for one in examples]
-        positions += [one.positions for one in questions]
-        instruction_ends = all_starts + np.array([one.num_pinned - 1 for one in dialogues])
-        asking = [len(one.decisions) for one in examples] + [1] * len(questions)
-        ends = (all_starts + lengths - 1)[len(examples) :]
-        looks = {
-            "instruction": np.stack((np.concatenate([*decisions, ends]), instruction_ends.repeat(asking)))
-        }
-        batch: dict[str, Any] = {
-            "input_ids": torch.from_numpy(np.concatenate(token_ids))[None],
-            "labels": torch.from_numpy(np.concatenate([*(one.labels for one in examples), unlearnt]))[None],
-            "position_ids": torch.from_numpy(np.concatenate(positions, axis=1))[:, None],
-            "lengths": torch.tensor(lengths),
-            "stretches": [
-                *(one.stretches for one in examples),
-                *((Stretch(0, len(one.token_ids)),) for one in questions),
-            ],
-            "patches": torch.from_numpy(patches),
-            "patch_grids": torch.tensor(grids),
-            "instruction_ends": torch.from_numpy(instruction_ends),
-            "decisions": torch.from_numpy(np.concatenate(decisions)),
-            "truth": truth_batch([one.truth for one in examples]),
-        }
-        if questions:
-            batch["questions"] = question_batch(questions, all_starts[len(examples) :].tolist())
-        asked = [one.past_times for one in examples if one.past_times is not None]
-        if len(asked) == len(examples):
-            batch["past_times"] = past_times_batch(asked, starts.tolist())
-            for name in ("time", "state", "change"):
-                pairs = [getattr(one, f"{name}_looks") for one in asked]
-                looks[name] = np.concatenate(
-                    [start + of_example for start, of_example in zip(starts, pairs, strict=True)], axis=1
-                )
-        batch["looks"] = {name: torch.from_numpy(pairs.astype(np.int64)) for name, pairs in looks.items()}
-        return batch

@@ -18,7 +18,7 @@ from models.data.finding import Finding
 from models.data.sessions import SessionFile
 from models.training.accuracy import teacher_forced_accuracy
 from models.training.checkpoints import newest_checkpoint
-from models.training.dataset import Collator
+from models.training.collator import Collator
 from models.training.fine_tune_data import PackCollator, PackDataset, PackPlan
 from models.training.loss import class_weights
 from models.training.recipes import FineTuneRecipe

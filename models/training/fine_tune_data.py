@@ -15,7 +15,8 @@ from models.data.finding import FieldError, Finding
 from models.data.sample import Sample, Truth
 from models.data.sessions import Session, SessionFile
 from models.data.video_frames import frame_grid
-from models.training.dataset import Collator, Example, make_example
+from models.training.collator import Collator
+from models.training.dataset import Example, make_example
 from models.training.window_plan import Window, cut, pack
 from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat

@@ -17,8 +17,9 @@ from models.data.place import simulated
 from models.data.place.truth import CELL_COLS, CELL_ROWS
 from models.training.accuracy import teacher_forced_accuracy
 from models.training.checkpoints import export_checkpoint, newest_checkpoint
+from models.training.collator import Collator
 from models.training.corpus import tokenizer_texts
-from models.training.dataset import ClipPlan, Collator, Example, ExampleDataset, SampleMaker
+from models.training.dataset import ClipPlan, Example, ExampleDataset, SampleMaker
 from models.training.muon import Muon
 from models.training.question import InstructionMaker
 from models.training.recipes import ScratchRecipe

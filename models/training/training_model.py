@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForImageTextToText
 
 from models.training.loss import IGNORED, Balance, weighted_token_losses
 from models.training.packing import PACKED_ATTENTION, Look, Packing, Stretch
-from models.training.past_times import PastTimesBatch
-from models.training.question import QuestionBatch
 from models.training.truth_heads import TRUTH_HEADS_FILE, TruthBatch, TruthHeads, TruthShape
 from models.vlm import vision_tower
 from models.vlm.last_layer import LastLayer, Wanted
@@ -102,16 +99,10 @@ class TrainingModel(nn.Module):
         input_ids: torch.Tensor,
         labels: torch.Tensor,
         position_ids: torch.Tensor,
-        lengths: torch.Tensor,
         patches: torch.Tensor,
         patch_grids: torch.Tensor,
-        decisions: torch.Tensor,
-        instruction_ends: torch.Tensor,
         stretches: Sequence[Sequence[Stretch]],
         truth: TruthBatch | None = None,
-        questions: QuestionBatch | None = None,
-        past_times: PastTimesBatch | None = None,
-        looks: Mapping[str, torch.Tensor] | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> dict[str, torch.Tensor]:
         """`loss`; where the model is not training also the `logits` [n, V] that predict the `targets` [n].
@@ -121,12 +112,16 @@ class TrainingModel(nn.Module):
         """
         at = (labels[0] != IGNORED).nonzero().flatten() - 1
         targets = labels[0, at + 1]
-        asks = self.truth_heads is not None and truth is not None and self.truth_weight > 0
-        wanted_looks = {
-            name: Look(*self._heads[name], *pairs) for name, pairs in (looks or {}).items() if asks
-        }
+        asked = truth if self.truth_weight > 0 else None
+        looks = {} if asked is None else asked["looks"]
         hidden, visual = self._hidden_states(
-            input_ids, position_ids, stretches, patches, patch_grids, at, wanted_looks
+            input_ids,
+            position_ids,
+            stretches,
+            patches,
+            patch_grids,
+            at,
+            {name: Look(*self._heads[name], *pairs) for name, pairs in looks.items()},
         )
         # The output head only where there is a target: one position in seven.
         logits = self.vlm.lm_head(hidden)
@@ -142,35 +137,12 @@ class TrainingModel(nn.Module):
         )
         loss = losses.sum() / (max(1, losses.numel()) if num_items_in_batch is None else num_items_in_batch)
         self._note_parts(losses.detach(), targets)
-        if asks:
-            assert self.truth_heads is not None and truth is not None
-            half_way, higher_up = (self._on_the_way[name][0, decisions] for name in ("half_way", "higher_up"))
-            example = torch.bucketize(decisions, lengths.to(decisions.device).cumsum(0), right=True)
-            is_first = F.pad(example.diff() != 0, (1, 0), value=True)
-            instructions = self._on_the_way["half_way"][0, instruction_ends]
-            asked = truth["asked"]
-            parts = {
-                "acts": self.truth_heads.what_goes_on(higher_up, truth["acts"]),
-                "asked": self.truth_heads.what_is_asked(higher_up, asked),
-            }
-            if self.loss_config.asks_what_is_seen:
-                parts |= self.truth_heads.what_is_seen(visual, half_way, higher_up, truth["seen"], is_first)
-            of_each = asked[is_first]
-            if questions is not None:
-                at_questions = self._on_the_way["higher_up"][0, questions["decisions"]]
-                parts["alone"] = self.truth_heads.what_is_asked(at_questions, questions["asked"])
-                of_each = torch.cat((of_each, questions["asked"]))
-            parts["understood"] = self.truth_heads.understood_at_once(instructions, of_each)
-            if past_times is not None:
-                at_letters = self._on_the_way["higher_up"][0, past_times["places"]]
-                parts["times"] = self.truth_heads.past_times(at_letters, past_times["letters"])
-            for name in wanted_looks:
-                shares = self._shares[name]
-                parts[f"look_{name}"] = -shares.sum() / max(1, len(shares))
-            self._shares.clear()
+        if asked is not None:
+            parts = self._truth_losses(visual, asked)
             loss = loss + self.truth_weight * torch.stack(list(parts.values())).sum()
             self.last_parts |= {name: part.detach() for name, part in parts.items()}
         self._on_the_way.clear()
+        self._shares.clear()
         return {"loss": loss} if self.training else {"loss": loss, "logits": logits, "targets": targets}
 
     def _hidden_states(
@@ -201,6 +173,18 @@ class TrainingModel(nn.Module):
         output = text(inputs_embeds=embeds, position_ids=position_ids, use_cache=False, **extra)
         hidden = output.last_hidden_state[0]
         return (hidden if self._trims_last_layer else hidden[wanted]), visual
+
+    def _truth_losses(self, visual: torch.Tensor, truth: TruthBatch) -> dict[str, torch.Tensor]:
+        assert self.truth_heads is not None
+        losses: dict[str, torch.Tensor] = self.truth_heads(
+            visual,
+            self._on_the_way["half_way"][0],
+            self._on_the_way["higher_up"][0],
+            truth,
+            asks_what_is_seen=self.loss_config.asks_what_is_seen,
+        )
+        looks = {f"look_{name}": -shares.sum() / max(1, len(shares)) for name, shares in self._shares.items()}
+        return losses | looks
 
     def _keep_shares(self, attention: nn.Module) -> None:
         """Has what was looked at in this layer at hand after each forward pass."""

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.data.sample import Truth, TruthSizes
+from models.data.sample import TruthSizes
 from models.training.loss import IGNORED
-from models.training.past_times import NUM_CLASSES
+from models.training.past_times import NUM_CLASSES, PastTimesBatch
+from models.training.question import QuestionBatch
 
 TRUTH_HEADS_FILE = "truth_heads.safetensors"
 
@@ -27,20 +27,24 @@ class TruthShape:
 
 
 class TruthBatch(TypedDict):
-    """The truth of N frames of one or more examples: int64 [N, columns] each."""
+    """What is asked besides the replies of a packed sequence: of N frames, in D dialogues, of which those behind the
+    examples are questions. Places are those in the sequence.
 
+    decisions: int64 [N], where the state of a frame is decided. is_first: bool [N], the frame has none before it. seen,
+    acts, asked: int64 [N, columns]. ends: int64 [D], where instructions end. asked_at_once: int64 [D, columns].
+    questions, past_times: None where a plan has none. looks: int64 [2, n] each, from where, to where.
+    """
+
+    decisions: torch.Tensor
+    is_first: torch.Tensor
     seen: torch.Tensor
     acts: torch.Tensor
     asked: torch.Tensor
-
-
-def truth_batch(truths: Sequence[Truth]) -> TruthBatch:
-    asked = [np.broadcast_to(truth.asked, (len(truth.seen), len(truth.asked))) for truth in truths]
-    return TruthBatch(
-        seen=torch.from_numpy(np.concatenate([truth.seen for truth in truths])),
-        acts=torch.from_numpy(np.concatenate([truth.acts for truth in truths])),
-        asked=torch.from_numpy(np.concatenate(asked)),
-    )
+    ends: torch.Tensor
+    asked_at_once: torch.Tensor
+    questions: QuestionBatch | None
+    past_times: PastTimesBatch | None
+    looks: dict[str, torch.Tensor]
 
 
 class TruthHead(nn.Module):
@@ -106,48 +110,58 @@ class TruthHeads(nn.Module):
         self.asked = TruthHead(hidden_size, asked)
         self.times = TruthHead(hidden_size, [NUM_CLASSES])
 
-    def what_is_seen(
+    def forward(
         self,
         visual: torch.Tensor,
         half_way: torch.Tensor,
         higher_up: torch.Tensor,
+        truth: TruthBatch,
+        *,
+        asks_what_is_seen: bool,
+    ) -> dict[str, torch.Tensor]:
+        """Losses by head: visual [N * tokens, hidden], half_way and higher_up [T, hidden] of all tokens.
+
+        `asks_what_is_seen`: also the first four.
+        """
+        decided = _normed(higher_up[truth["decisions"]])
+        acts = truth["acts"]
+        losses = {
+            "acts": self.acts.balanced(decided, acts, acts != 0),
+            "asked": self.asked(decided, truth["asked"]),
+            "understood": self.understood(_normed(half_way[truth["ends"]]), truth["asked_at_once"]),
+        }
+        if asks_what_is_seen:
+            read = _normed(half_way[truth["decisions"]])
+            losses |= self._what_is_seen(visual, read, decided, truth["seen"], truth["is_first"])
+        questions, past_times = truth["questions"], truth["past_times"]
+        if questions is not None:
+            losses["alone"] = self.asked(_normed(higher_up[questions["decisions"]]), questions["asked"])
+        if past_times is not None:
+            letters = past_times["letters"][:, None]
+            losses["times"] = self.times(_normed(higher_up[past_times["places"]]), letters)
+        return losses
+
+    def _what_is_seen(
+        self,
+        visual: torch.Tensor,
+        read: torch.Tensor,
+        decided: torch.Tensor,
         seen: torch.Tensor,
         is_first: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """Losses of the first four, for N frames: visual [N * tokens, hidden], half_way and higher_up [N, hidden] where
-        each frame's state is decided, seen [N, K]; is_first, bool [N]: the frame has none before it.
-        """
+        """read, decided [N, hidden]: half-way and higher up where each frame's state is decided."""
         if len(visual) != len(seen) * self.shape.tokens_per_frame:
             raise ValueError(
                 f"the truth heads need {self.shape.tokens_per_frame} tokens a frame; use one frame size"
             )
-        losses = {
-            "seen": self.seen(visual.reshape(len(seen), -1), seen),
-            "read": self.read(_normed(half_way), seen),
-        }
+        losses = {"seen": self.seen(visual.reshape(len(seen), -1), seen), "read": self.read(read, seen)}
         later = (~is_first).nonzero().flatten()
         if len(later):
-            features, now, before = _normed(higher_up[later]), seen[later], seen[later - 1]
+            features, now, before = decided[later], seen[later], seen[later - 1]
             has_changed = now != before
             losses["before"] = self.before.balanced(features, before, has_changed)
             losses["changed"] = self.changed.balanced(features, (now + 1) * has_changed, has_changed)
         return losses
-
-    def what_goes_on(self, higher_up: torch.Tensor, acts: torch.Tensor) -> torch.Tensor:
-        """Loss of what is under way, [N, A], read off higher_up [N, hidden] where a state is decided."""
-        return self.acts.balanced(_normed(higher_up), acts, acts != 0)
-
-    def what_is_asked(self, higher_up: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
-        """Loss of what is asked for, [n, columns], read off higher_up [n, hidden] where a state is decided."""
-        return self.asked(_normed(higher_up), asked)
-
-    def understood_at_once(self, half_way: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
-        """The same, read off half_way [n, hidden] where the instruction ends."""
-        return self.understood(_normed(half_way), asked)
-
-    def past_times(self, higher_up: torch.Tensor, letters: torch.Tensor) -> torch.Tensor:
-        """Loss of the M letters of `PastTimes`: higher_up [M, hidden] where they are asked for."""
-        return self.times(_normed(higher_up), letters[:, None])
 
 
 def _normed(hidden: torch.Tensor) -> torch.Tensor:

@@ -5,15 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.training.dataset import (
-    ClipPlan,
-    Collator,
-    Example,
-    ExampleDataset,
-    SampleMaker,
-    drop_rounds,
-    make_example,
-)
+from models.training.collator import Collator
+from models.training.dataset import ClipPlan, Example, ExampleDataset, SampleMaker, drop_rounds, make_example
 from models.training.loss import IGNORED
 from models.training.recipes import ScratchRecipe
 from models.vlm.dialogue import Dialogue
@@ -152,17 +145,50 @@ def test_a_batch_is_its_examples_one_behind_the_other(
     batch = Collator(pixels)(examples)
     first, second = examples
     length = len(first.token_ids)
-    assert batch["lengths"].tolist() == [length, len(second.token_ids)]
     assert batch["input_ids"].shape == (1, length + len(second.token_ids))
     assert batch["input_ids"][0, length:].tolist() == second.token_ids.tolist()
     assert batch["labels"][0, :length].tolist() == first.labels.tolist()
     assert batch["position_ids"][:, 0, length:].tolist() == second.positions.tolist()
-    assert batch["decisions"].tolist() == [*first.decisions, *(length + second.decisions)]
     assert batch["patches"].shape == (6 * 8, 588) and len(batch["patch_grids"]) == 6
-    assert torch.equal(
-        batch["truth"]["seen"], torch.from_numpy(np.concatenate([e.truth.seen for e in examples]))
-    )
-    assert all(len(rows) == len(batch["decisions"]) for rows in batch["truth"].values())
+    truth = batch["truth"]
+    assert truth["decisions"].tolist() == [*first.decisions, *(length + second.decisions)]
+    assert truth["is_first"].tolist() == [True, False, True, False, False, False]
+    assert torch.equal(truth["seen"], torch.from_numpy(np.concatenate([e.truth.seen for e in examples])))
+    assert torch.equal(truth["acts"], torch.from_numpy(np.concatenate([e.truth.acts for e in examples])))
+    assert truth["asked"].tolist() == 2 * [first.truth.asked.tolist()] + 4 * [second.truth.asked.tolist()]
+    assert truth["asked_at_once"].tolist() == [first.truth.asked.tolist(), second.truth.asked.tolist()]
+    # Where a state is decided the end of the own instruction is looked at.
+    ends = [first.num_pinned - 1, length + second.num_pinned - 1]
+    assert truth["ends"].tolist() == ends
+    assert truth["looks"]["instruction"].tolist() == [
+        truth["decisions"].tolist(),
+        2 * ends[:1] + 4 * ends[1:],
+    ]
+    assert truth["past_times"] is None and set(truth["looks"]) == {"instruction"}
+
+
+def test_where_to_look_for_times_is_placed_with_its_example(
+    make_sample: SampleMaker, dialogue: Dialogue, pixels: PixelFormat
+) -> None:
+    examples = [
+        make_example(make_sample(seed, "train", n), dialogue, pixels, asks_past_times=True)
+        for seed, n in ((0, 5), (1, 6))
+    ]
+    first, second = examples
+    truth = Collator(pixels)(examples)["truth"]
+    mine, other = first.past_times, second.past_times
+    assert mine is not None and other is not None
+    length = len(first.token_ids)
+    assert truth["past_times"]["places"].tolist() == [*mine.places, *(length + other.places)]
+    assert truth["past_times"]["letters"].tolist() == [*mine.letters, *other.letters]
+    for name, looks in truth["looks"].items():
+        if name != "instruction":
+            pairs = (getattr(one, f"{name}_looks") for one in (mine, other))
+            expected = np.concatenate(
+                [start + of_one for start, of_one in zip((0, length), pairs, strict=True)], axis=1
+            )
+            assert looks.shape[1] and looks.tolist() == expected.tolist()
+    assert set(truth["looks"]) == {"instruction", "time", "state", "change"}
 
 
 def test_questions_are_instructions_without_a_frame(
@@ -191,20 +217,22 @@ def test_questions_are_instructions_without_a_frame(
     examples, without = [asking[0], asking[1]], [silent[0], silent[1]]
     batch, plain = Collator(pixels)(examples), Collator(pixels)(without)
     num_tokens = len(plain["input_ids"][0])
-    assert "questions" not in plain
+    truth = batch["truth"]
+    assert plain["truth"]["questions"] is None
     for name in ("input_ids", "labels", "position_ids"):
         assert torch.equal(batch[name][..., :num_tokens], plain[name])
     assert (batch["labels"][0, num_tokens:] == IGNORED).all()
     questions = [question for example in examples for question in example.questions]
     ends = num_tokens + np.cumsum([len(question.token_ids) for question in questions])
-    assert batch["lengths"][2:].tolist() == [len(question.token_ids) for question in questions]
-    assert batch["questions"]["decisions"].tolist() == (ends - 1).tolist()
-    assert batch["questions"]["asked"].tolist() == [question.asked.tolist() for question in questions]
-    # Instructions end alike, whoever asks them.
-    assert len({int(batch["input_ids"][0, at]) for at in batch["instruction_ends"]}) == 1
-    assert len(batch["instruction_ends"]) == 6
+    assert truth["questions"]["decisions"].tolist() == (ends - 1).tolist()
+    assert truth["questions"]["asked"].tolist() == [question.asked.tolist() for question in questions]
+    assert torch.equal(truth["asked_at_once"][2:], truth["questions"]["asked"])
+    # Instructions end alike, whoever asks them, and each is looked at from its own round.
+    assert len({int(batch["input_ids"][0, at]) for at in truth["ends"]}) == 1
+    assert len(truth["ends"]) == 6
+    assert truth["looks"]["instruction"][:, -4:].tolist() == [(ends - 1).tolist(), truth["ends"][2:].tolist()]
     # As far from the round as earlier rounds would make it.
-    places = zip(batch["instruction_ends"][2:].tolist(), ends.tolist(), questions, strict=True)
+    places = zip(truth["ends"][2:].tolist(), ends.tolist(), questions, strict=True)
     for at, end, question in places:
         far = batch["position_ids"][:, 0, end - 1] - batch["position_ids"][:, 0, at]
         assert far.tolist() == 3 * [end - 1 - at + question.gap]

@@ -12,7 +12,8 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from models.data.sample import Sample, TruthSizes
 from models.training.accuracy import teacher_forced_accuracy
 from models.training.checkpoints import export_checkpoint, newest_checkpoint
-from models.training.dataset import Collator, SampleMaker, make_example
+from models.training.collator import Collator
+from models.training.dataset import SampleMaker, make_example
 from models.training.recipes import RECIPES, LaterPass, ScratchRecipe
 from models.training.run import ScratchRun, Simulator
 from models.training.training_model import LossConfig, TrainingModel

@@ -10,7 +10,8 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from models.data.sample import Round, Sample, Truth, TruthSizes
-from models.training.dataset import Collator, Example, make_example
+from models.training.collator import Collator
+from models.training.dataset import Example, make_example
 from models.training.loss import IGNORED, state_focal_loss
 from models.training.question import Question
 from models.training.training_model import LossConfig, TrainingModel

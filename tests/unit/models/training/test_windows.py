@@ -12,7 +12,8 @@ from models.data.sample import Sample
 from models.engine.config import EngineConfig
 from models.engine.engine import Engine
 from models.engine.round import Decision, RoundInput
-from models.training.dataset import Collator, SampleMaker, make_example
+from models.training.collator import Collator
+from models.training.dataset import SampleMaker, make_example
 from models.training.training_model import LossConfig, TrainingModel
 from models.vlm.dialogue import Dialogue
 from models.vlm.model import LanguageModel, VisionEncoder

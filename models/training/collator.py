@@ -1,0 +1,91 @@
+"""From examples to the batch of one step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.training.dataset import Example
+from models.training.loss import IGNORED
+from models.training.packing import Stretch
+from models.training.past_times import past_times_batch
+from models.training.question import Question, question_batch
+from models.training.truth_heads import TruthBatch
+from models.vlm.pixels import PixelFormat
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Examples to one packed sequence, as `TrainingModel` takes it."""
+
+    pixels: PixelFormat
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
+        questions = [question for example in examples for question in example.questions]
+        dialogues: list[Example | Question] = [*examples, *questions]
+        lengths = [len(one.token_ids) for one in dialogues]
+        starts = np.cumsum([0, *lengths[:-1]])
+        positions = np.concatenate([one.positions for one in dialogues], axis=1)
+        unlearnt = np.full(sum(lengths[len(examples) :]), IGNORED)
+        patches, grids = self.pixels.patchify_all([frame for example in examples for frame in example.frames])
+        return {
+            "input_ids": torch.from_numpy(np.concatenate([one.token_ids for one in dialogues]))[None],
+            "labels": torch.from_numpy(np.concatenate([*(one.labels for one in examples), unlearnt]))[None],
+            "position_ids": torch.from_numpy(positions)[:, None],
+            "stretches": [
+                *(one.stretches for one in examples),
+                *((Stretch(0, len(one.token_ids)),) for one in questions),
+            ],
+            "patches": torch.from_numpy(patches),
+            "patch_grids": torch.tensor(grids),
+            "truth": _truth_batch(examples, questions, starts.tolist()),
+        }
+
+
+def _truth_batch(
+    examples: Sequence[Example], questions: Sequence[Question], starts: Sequence[int]
+) -> TruthBatch:
+    """`starts`: where each begins in the sequence, questions behind the examples."""
+    own_starts, question_starts = starts[: len(examples)], starts[len(examples) :]
+    truths = [one.truth for one in examples]
+    num_frames = [len(one.decisions) for one in examples]
+    decisions = _placed([one.decisions for one in examples], own_starts)
+    first = np.zeros(len(decisions), dtype=bool)
+    first[np.cumsum([0, *num_frames[:-1]])] = True
+    asked = np.stack([truth.asked for truth in truths])
+    dialogues: list[Example | Question] = [*examples, *questions]
+    ends = np.array([start + one.num_pinned - 1 for start, one in zip(starts, dialogues, strict=True)])
+    asking = question_batch(questions, question_starts) if questions else None
+    looks = {"instruction": np.stack((decisions, ends[: len(examples)].repeat(num_frames)))}
+    asked_at_once = torch.from_numpy(asked)
+    if asking is not None:
+        of_questions = np.stack((asking["decisions"].numpy(), ends[len(examples) :]))
+        looks["instruction"] = np.concatenate((looks["instruction"], of_questions), axis=1)
+        asked_at_once = torch.cat((asked_at_once, asking["asked"]))
+    times = [one.past_times for one in examples if one.past_times is not None]
+    if times:
+        looks |= {
+            name: _placed([getattr(one, f"{name}_looks") for one in times], own_starts)
+            for name in ("time", "state", "change")
+        }
+    return TruthBatch(
+        decisions=torch.from_numpy(decisions),
+        is_first=torch.from_numpy(first),
+        seen=torch.from_numpy(np.concatenate([truth.seen for truth in truths])),
+        acts=torch.from_numpy(np.concatenate([truth.acts for truth in truths])),
+        asked=torch.from_numpy(asked.repeat(num_frames, axis=0)),
+        ends=torch.from_numpy(ends),
+        asked_at_once=asked_at_once,
+        questions=asking,
+        past_times=past_times_batch(times, own_starts) if times else None,
+        looks={name: torch.from_numpy(pairs) for name, pairs in looks.items()},
+    )
+
+
+def _placed(places: Sequence[np.ndarray], starts: Sequence[int]) -> np.ndarray:
+    """Places in dialogues, [..., n] each, as places in the sequence."""
+    return np.concatenate([start + of_one for start, of_one in zip(starts, places, strict=True)], axis=-1)
