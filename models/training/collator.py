@@ -60,18 +60,13 @@ def _truth_batch(
     dialogues: list[Example | Question] = [*examples, *questions]
     ends = np.array([start + one.num_pinned - 1 for start, one in zip(starts, dialogues, strict=True)])
     asking = question_batch(questions, question_starts) if questions else None
-    looks = {"instruction": np.stack((decisions, ends[: len(examples)].repeat(num_frames)))}
+    looks = {name: _placed([one.looks[name] for one in examples], own_starts) for name in examples[0].looks}
     asked_at_once = torch.from_numpy(asked)
     if asking is not None:
         of_questions = np.stack((asking["decisions"].numpy(), ends[len(examples) :]))
         looks["instruction"] = np.concatenate((looks["instruction"], of_questions), axis=1)
         asked_at_once = torch.cat((asked_at_once, asking["asked"]))
     times = [one.past_times for one in examples if one.past_times is not None]
-    if times:
-        looks |= {
-            name: _placed([getattr(one, f"{name}_looks") for one in times], own_starts)
-            for name in ("time", "state", "change")
-        }
     return TruthBatch(
         decisions=torch.from_numpy(decisions),
         is_first=torch.from_numpy(first),

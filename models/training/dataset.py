@@ -35,6 +35,8 @@ class Example:
     stretches: tuple[Stretch, ...]
     num_pinned: int
     """Tokens up to the end of the instruction."""
+    looks: dict[str, np.ndarray]
+    """Where heads of a small model are shown to look: by name int64 [2, n], from one token to another."""
     past_times: PastTimes | None = None
     """None: not asked for."""
     questions: tuple[Question, ...] = ()
@@ -85,6 +87,11 @@ def make_example(
             learnt = [*reply, tail[0]] if is_right else [dialogue.state_token_ids[round_.state], *learnt[1:]]
         labels += [IGNORED] * len(head) + learnt + [IGNORED] * (len(tail) - 1)
     positions, _ = round_positions(token_ids, dialogue.image_token_id, grid, start=0)
+    past_times = None
+    looks = _looks(np.asarray(token_ids), dialogue.image_token_id, decisions, len(prefix))
+    if asks_past_times:
+        past_times = PastTimes.of(dialogue, given or sample.rounds, starts, decisions, window_rounds)
+        looks |= past_times.looks
     return Example(
         task=sample.task,
         token_ids=np.asarray(token_ids, dtype=np.int64),
@@ -95,12 +102,21 @@ def make_example(
         decisions=np.asarray(decisions, dtype=np.int64),
         num_pinned=len(prefix),
         stretches=_stretches(starts, [*steps[:-1], len(token_ids)], positions[0], window_rounds),
-        past_times=(
-            PastTimes.of(dialogue, given or sample.rounds, starts, decisions, window_rounds)
-            if asks_past_times
-            else None
-        ),
+        looks=looks,
+        past_times=past_times,
     )
+
+
+def _looks(
+    token_ids: np.ndarray, image_token_id: int, decisions: Sequence[int], num_pinned: int
+) -> dict[str, np.ndarray]:
+    """To the end of the instruction from where a state is decided; from each visual token to that in its place in the
+    frame before."""
+    visual = np.flatnonzero(token_ids == image_token_id).reshape(len(decisions), -1)
+    return {
+        "instruction": np.stack((decisions, np.full(len(decisions), num_pinned - 1))),
+        "frame": np.stack((visual[1:].ravel(), visual[:-1].ravel())),
+    }
 
 
 def _stretches(

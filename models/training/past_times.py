@@ -29,19 +29,17 @@ class PastTimes:
 
     places: int64 [n], positions in the dialogue. letters: int64 [n]; IGNORED where nothing is under way.
 
-    Where to look, from one token to another, int64 [2, k] each. time_looks: from such a place, or from the token before
-    a letter of a span in a reply, to where that letter stands. The time that a round ended is what the next round's tag
-    begins with, and only there a model can know what was decided; the round's own time is looked up in its own tag.
-    What comes after the last letter is looked up likewise. state_looks: from the letters with which a tag begins to
-    the state before it. change_looks: from each state to the state before it, since only the first Standby begins
+    looks: where to look, from one token to another, int64 [2, k] each. "time": from such a place, or from the token
+    before a letter of a span in a reply, to where that letter stands. The time that a round ended is what the next
+    round's tag begins with, and only there a model can know what was decided; the round's own time is looked up in its
+    own tag. What comes after the last letter is looked up likewise. "state": from the letters with which a tag begins
+    to the state before it. "change": from each state to the state before it, since only the first Standby begins
     something.
     """
 
     places: np.ndarray
     letters: np.ndarray
-    time_looks: np.ndarray
-    state_looks: np.ndarray
-    change_looks: np.ndarray
+    looks: dict[str, np.ndarray]
 
     @classmethod
     def of(
@@ -95,9 +93,13 @@ class PastTimes:
         return cls(
             places=np.asarray(places, dtype=np.int64),
             letters=np.concatenate(letters),
-            time_looks=_pairs(looks),
-            state_looks=_pairs(state_looks),
-            change_looks=_pairs([(after + 1, before + 1) for before, after in itertools.pairwise(decisions)]),
+            looks={
+                "time": _pairs(looks),
+                "state": _pairs(state_looks),
+                "change": _pairs(
+                    [(after + 1, before + 1) for before, after in itertools.pairwise(decisions)]
+                ),
+            },
         )
 
 

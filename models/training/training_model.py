@@ -84,6 +84,7 @@ class TrainingModel(nn.Module):
             last_head = vlm.config.text_config.num_attention_heads - 1
             # The first and the last of a layer, so that they can have keys of their own.
             self._heads = {
+                "frame": (0, 0),
                 "change": (0, last_head),
                 "state": (half_way, last_head),
                 "time": (higher_up, last_head),
@@ -113,7 +114,6 @@ class TrainingModel(nn.Module):
         at = (labels[0] != IGNORED).nonzero().flatten() - 1
         targets = labels[0, at + 1]
         asked = truth if self.truth_weight > 0 else None
-        looks = {} if asked is None else asked["looks"]
         hidden, visual = self._hidden_states(
             input_ids,
             position_ids,
@@ -121,7 +121,7 @@ class TrainingModel(nn.Module):
             patches,
             patch_grids,
             at,
-            {name: Look(*self._heads[name], *pairs) for name, pairs in looks.items()},
+            {} if asked is None else self._looks(asked),
         )
         # The output head only where there is a target: one position in seven.
         logits = self.vlm.lm_head(hidden)
@@ -173,6 +173,14 @@ class TrainingModel(nn.Module):
         output = text(inputs_embeds=embeds, position_ids=position_ids, use_cache=False, **extra)
         hidden = output.last_hidden_state[0]
         return (hidden if self._trims_last_layer else hidden[wanted]), visual
+
+    def _looks(self, truth: TruthBatch) -> dict[str, Look]:
+        left_out = () if self.loss_config.asks_what_is_seen else ("frame",)
+        return {
+            name: Look(*self._heads[name], *pairs)
+            for name, pairs in truth["looks"].items()
+            if name not in left_out
+        }
 
     def _truth_losses(self, visual: torch.Tensor, truth: TruthBatch) -> dict[str, torch.Tensor]:
         assert self.truth_heads is not None

@@ -66,7 +66,7 @@ class Told:
         """From which round, where what would come next; to which round, where what stands."""
         return [
             (self.round_of(query), self.text_at([query + 1]), self.round_of(key), self.text_at([key]))
-            for query, key in self.times.time_looks.T.tolist()
+            for query, key in self.times.looks["time"].T.tolist()
             if (query > self.decisions[self.round_of(query)]) == in_replies
         ]
 
@@ -90,7 +90,7 @@ def test_what_is_under_way_began_with_its_first_standby(dialogue: Dialogue) -> N
     looks = [(2, "1", 2, "1"), (2, "4", 2, "3"), (2, ".", 2, "s"), (3, "1", 2, "1"), (3, "6", 2, "3")]
     assert told.looks(in_replies=False)[:5] == looks
     assert {pair[::2] for pair in told.looks(in_replies=False)[5:]} == {(5, 5)}
-    queries = told.times.time_looks[0]
+    queries = told.times.looks["time"][0]
     assert (queries[1:] >= queries[:-1]).all()
 
 
@@ -120,7 +120,7 @@ def test_a_time_that_the_history_does_not_show_is_not_looked_up(
 def test_a_tag_looks_at_the_state_before_it_and_that_at_the_one_before(dialogue: Dialogue) -> None:
     told = Told(dialogue, [S, B, "x"], first_ms=9_000)
     silence, standby, response = (decision + 1 for decision in told.decisions)
-    assert told.times.change_looks.T.tolist() == [[standby, silence], [response, standby]]
-    queries, keys = told.times.state_looks
+    assert told.times.looks["change"].T.tolist() == [[standby, silence], [response, standby]]
+    queries, keys = told.times.looks["state"]
     assert [told.text_at(list(queries[keys == state])) for state in (silence, standby)] == ["10.5s-", "12s-"]
     assert set(keys.tolist()) == {silence, standby}
