@@ -121,8 +121,8 @@ class Packing:
 
     @property
     def is_plain(self) -> bool:
-        """Every token asks, and sees all of its example up to itself."""
-        return all(one.mask is None for of_example in self.asking for one in of_example)
+        """Every token asks, and sees all of its example up to itself, and nothing is looked at."""
+        return all(one.mask is None and not one.looking for of_example in self.asking for one in of_example)
 
 
 def _all_asking(
