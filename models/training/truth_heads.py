@@ -14,7 +14,9 @@ from models.data.sample import TruthSizes
 from models.training.loss import IGNORED
 from models.training.past_times import NUM_CLASSES, PastTimesBatch
 from models.training.question import QuestionBatch
+from models.vlm.state import State
 
+NUM_STATES = len(State)
 TRUTH_HEADS_FILE = "truth_heads.safetensors"
 
 
@@ -95,6 +97,9 @@ class TruthHeads(nn.Module):
     `understood`: what is asked for, half-way up where the instruction ends, so that there is one token to look at.
     `times`: letters of times that stand in the history, from the same height, see `PastTimes`: replies that name a time
     are too rare to learn from them alone how one is looked up.
+    `turn`: the state, from where it is read off, weighed likewise where it is another than in the round before. Of a
+    hundred rounds of `event` one is the first in which something is under way; in the loss of the states it is hardly
+    to be seen, and a loss that is balanced itself speaks too often.
     """
 
     def __init__(self, shape: TruthShape, hidden_size: int) -> None:
@@ -109,6 +114,7 @@ class TruthHeads(nn.Module):
         self.understood = TruthHead(hidden_size, asked)
         self.asked = TruthHead(hidden_size, asked)
         self.times = TruthHead(hidden_size, [NUM_CLASSES])
+        self.turn = TruthHead(hidden_size, [NUM_STATES])
 
     def forward(
         self,
@@ -140,6 +146,10 @@ class TruthHeads(nn.Module):
             letters = past_times["letters"][:, None]
             losses["times"] = self.times(_normed(higher_up[past_times["places"]]), letters)
         return losses
+
+    def at_turns(self, last: torch.Tensor, states: torch.Tensor, is_turn: torch.Tensor) -> torch.Tensor:
+        """Loss of the states, int64 [n], read off last [n, hidden]; is_turn, bool [n]: another than before."""
+        return self.turn.balanced(_normed(last), states[:, None], is_turn[:, None])
 
     def _what_is_seen(
         self,

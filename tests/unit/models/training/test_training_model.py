@@ -219,3 +219,41 @@ def test_a_saved_model_is_a_checkpoint_of_its_family(family_dir: Path, tmp_path:
     assert not torch.allclose(fresh(**batch)["loss"], model(**batch)["loss"])
     fresh.load(tmp_path)
     torch.testing.assert_close(fresh(**batch)["loss"], model(**batch)["loss"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_state_unlike_the_one_before_weighs_as_much_as_all_that_goes_on(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path, "qwen2_5_vl")
+    dialogue, pixels, _ = load_parts(tmp_path)
+    model = make_model(tmp_path, dialogue, truth=TruthShape(SIZES, tokens_per_frame=6)).eval()
+    assert model.truth_heads is not None
+    # Whatever is read, the states have these logits.
+    torch.nn.init.zeros_(model.truth_heads.turn.linear.weight)
+    model.truth_heads.turn.linear.bias.data = torch.tensor([2.0, 1.0, 0.0])
+
+    def loss(states: Sequence[State], first_live: int = 0, given: Sequence[State] | None = None) -> float:
+        sample = random_sample(pixels, len(states), seed=0)
+
+        def rounds(of: Sequence[State]) -> tuple[Round, ...]:
+            return tuple(
+                replace(one, state=state, text="") for one, state in zip(sample.rounds, of, strict=True)
+            )
+
+        sample = replace(sample, rounds=rounds(states), first_live=first_live)
+        example = make_example(sample, dialogue, pixels, given=given and rounds(given))
+        # Behind another, which goes on waiting and begins afresh.
+        with torch.no_grad():
+            model(
+                **Collator(pixels)([make_example(replace(sample, first_live=9), dialogue, pixels), example])
+            )
+        return float(model.last_parts["turn"])
+
+    silence, standby, response = -torch.tensor([2.0, 1.0, 0.0]).log_softmax(0)
+    s, b, r = State.SILENCE, State.STANDBY, State.RESPONSE
+    assert loss([s, s, b, b, r]) == pytest.approx(
+        float((2 * silence + standby) / 3 + (standby + response) / 2)
+    )
+    assert loss([b, b, b]) == pytest.approx(float(standby + standby))
+    # What was asked late has not been silent by its own choice, and teaches from then on.
+    assert loss([s, b, b, r], first_live=2) == pytest.approx(float(standby + response))
+    # Before is what stands in the dialogue.
+    assert loss([s, b, b], given=[s, s, b]) == pytest.approx(float(silence + standby))
