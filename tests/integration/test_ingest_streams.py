@@ -26,7 +26,7 @@ from services.shared.topics import partition_of
 from streamo.v1 import frame_pb2
 from streamo.v1.control_pb2 import ControlRecord, EpochBegin
 from streamo.v1.frame_pb2 import Frame
-from tests.support.camera_host import CameraHost, CountingSource, number_in
+from tests.support.camera_host import CameraHost, CountingSource, number_if_whole, number_in
 from tests.support.ingest_rig import WAIT_S, Rig, camera_processes, picture_of
 from tests.support.waiting import poll_until
 
@@ -257,8 +257,10 @@ def test_corrupt_packets_cost_pictures_and_not_the_stream(make_rig: MakeRig, hos
     rig.add("gate", host.url("gate"))
     frames = rig.wait_frames("gate", 30)
     assert len(rig.epochs("gate")) == 1
-    # FFmpeg fills some holes with what stood there before; nothing is ever shown out of order.
-    shown = [number_in(picture_of(frame)) for frame in frames]
+    # FFmpeg fills some holes with what stood there before, and some badly; nothing is ever shown out of order.
+    numbers = [number_if_whole(picture_of(frame)) for frame in frames]
+    shown = [number for number in numbers if number is not None]
+    assert len(shown) > len(numbers) // 2
     assert shown == sorted(shown)
     assert shown[-1] > shown[0] + 20
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import zlib
 from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, TypeVar
@@ -15,28 +16,47 @@ from services.camera.rtsp_server import RtspServer
 
 T = TypeVar("T")
 _TIMEOUT_S = 10.0
-_BITS = 16
+_NUMBER_BITS, _CHECK_BITS = 11, 5
 
 
 class CountingSource:
-    """The time since the start, in frames, as 4 x 4 black and white squares: readable after scaling and coding."""
+    """The time since the start, in frames, as 4 x 4 black and white squares: readable after scaling and coding.
+
+    Five of them check the others, so that a damaged picture is not taken for another one.
+    """
 
     def __init__(self, fps: int) -> None:
         self._fps = fps
 
     def picture(self, time_ms: int, height: int, width: int) -> np.ndarray:
         number = round(time_ms * self._fps / 1000)
-        bits = [255 * (number >> bit & 1) for bit in range(_BITS)]
+        if number >> _NUMBER_BITS:
+            raise ValueError(f"time_ms {time_ms}: too late to be shown")
+        shown = number | _check(number) << _NUMBER_BITS
+        bits = [255 * (shown >> bit & 1) for bit in range(_NUMBER_BITS + _CHECK_BITS)]
         rows, cols = np.arange(height) * 4 // height, np.arange(width) * 4 // width
         grid = np.array(bits, np.uint8).reshape(4, 4)[rows[:, None], cols[None, :]]
         return np.repeat(grid[..., None], 3, axis=2)
 
 
 def number_in(picture: np.ndarray) -> int:
-    """Which picture of a CountingSource this is."""
+    """Which picture of a CountingSource this is. AssertionError for a damaged one."""
+    number = number_if_whole(picture)
+    assert number is not None, "the picture is damaged"
+    return number
+
+
+def number_if_whole(picture: np.ndarray) -> int | None:
+    """Which picture of a CountingSource this is; None for a damaged one."""
     height, width = picture.shape[:2]
     centres = picture[height // 8 :: height // 4][:4, width // 8 :: width // 4][:, :4].mean(axis=2)
-    return sum((int(value) > 127) << bit for bit, value in enumerate(centres.reshape(-1)))
+    shown = sum((int(value) > 127) << bit for bit, value in enumerate(centres.reshape(-1)))
+    number, check = shown & (1 << _NUMBER_BITS) - 1, shown >> _NUMBER_BITS
+    return number if check == _check(number) else None
+
+
+def _check(number: int) -> int:
+    return zlib.crc32(number.to_bytes(2)) & (1 << _CHECK_BITS) - 1
 
 
 class CameraHost:

@@ -47,7 +47,7 @@ def test_one_batch_can_be_learnt_by_heart(
     batch = collator(examples)
     before = teacher_forced_accuracy(model, [examples], collator)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for _ in range(120):
+    for _ in range(240):
         loss = model(**batch)["loss"]
         optimizer.zero_grad()
         loss.backward()
