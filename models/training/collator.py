@@ -12,7 +12,7 @@ import torch
 from models.training.dataset import Example
 from models.training.loss import IGNORED
 from models.training.packing import Stretch
-from models.training.past_times import past_times_batch
+from models.training.past_times import PastTimesBatch
 from models.training.question import Question, question_batch
 from models.training.truth_heads import TruthBatch
 from models.vlm.pixels import PixelFormat
@@ -67,6 +67,12 @@ def _truth_batch(
         looks["instruction"] = np.concatenate((looks["instruction"], of_questions), axis=1)
         asked_at_once = torch.cat((asked_at_once, asking["asked"]))
     times = [one.past_times for one in examples if one.past_times is not None]
+    past_times = None
+    if times:
+        past_times = PastTimesBatch(
+            places=torch.from_numpy(_placed([one.places for one in times], own_starts)),
+            letters=torch.from_numpy(np.concatenate([one.letters for one in times])),
+        )
     return TruthBatch(
         decisions=torch.from_numpy(decisions),
         is_first=torch.from_numpy(first),
@@ -76,7 +82,7 @@ def _truth_batch(
         ends=torch.from_numpy(ends),
         asked_at_once=asked_at_once,
         questions=asking,
-        past_times=past_times_batch(times, own_starts) if times else None,
+        past_times=past_times,
         looks={name: torch.from_numpy(pairs) for name, pairs in looks.items()},
     )
 

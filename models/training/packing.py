@@ -105,7 +105,7 @@ class Packing:
                 _all_asking(one, device, inv_freq, looks or {}, start, is_whole=len(of_example) == 1)
                 for one in of_example
             )
-            for of_example, start in zip(stretches, offsets.tolist(), strict=False)
+            for of_example, start in zip(stretches, offsets.tolist()[:-1], strict=True)
         )
         return cls(lengths, offsets.to(device), asking)
 

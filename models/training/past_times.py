@@ -129,13 +129,3 @@ class PastTimesBatch(TypedDict):
 
     places: torch.Tensor
     letters: torch.Tensor
-
-
-def past_times_batch(times: Sequence[PastTimes], starts: Sequence[int]) -> PastTimesBatch:
-    """`starts`: where each dialogue begins in the sequence."""
-    return PastTimesBatch(
-        places=torch.from_numpy(
-            np.concatenate([start + one.places for one, start in zip(times, starts, strict=True)])
-        ),
-        letters=torch.from_numpy(np.concatenate([one.letters for one in times])),
-    )

@@ -25,7 +25,6 @@ class LaterPass:
     learning_rate: float
     matrix_learning_rate: float
     truth_weight: float
-    asks_what_is_seen: bool = False
     warmup_steps: int = 15
 
 
@@ -70,9 +69,7 @@ class ScratchRecipe:
                 max_steps=one.max_steps,
                 batch_size=one.batch_size,
                 clips=one.clips,
-                loss=replace(
-                    first.loss, truth_weight=one.truth_weight, asks_what_is_seen=one.asks_what_is_seen
-                ),
+                loss=replace(first.loss, truth_weight=one.truth_weight, asks_what_is_seen=False),
                 learning_rate=one.learning_rate,
                 matrix_learning_rate=one.matrix_learning_rate,
                 warmup_steps=one.warmup_steps,

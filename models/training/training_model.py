@@ -139,7 +139,7 @@ class TrainingModel(nn.Module):
         self._note_parts(losses.detach(), targets)
         if asked is not None:
             parts = self._truth_losses(visual, asked)
-            parts["turn"] = self._loss_at_turns(hidden, input_ids[0], at, targets, asked)
+            parts["turn"] = self._loss_at_turns(hidden, at, input_ids[0], labels[0], asked)
             loss = loss + self.truth_weight * torch.stack(list(parts.values())).sum()
             self.last_parts |= {name: part.detach() for name, part in parts.items()}
         self._on_the_way.clear()
@@ -198,20 +198,21 @@ class TrainingModel(nn.Module):
     def _loss_at_turns(
         self,
         hidden: torch.Tensor,
-        token_ids: torch.Tensor,
         at: torch.Tensor,
-        targets: torch.Tensor,
+        token_ids: torch.Tensor,
+        labels: torch.Tensor,
         truth: TruthBatch,
     ) -> torch.Tensor:
-        """hidden [n, H], at, targets: int64 [n], of all that is learnt."""
+        """hidden [n, H] of the tokens `at`, int64 [n], of which what comes next is learnt; token_ids, labels [T]."""
         assert self.truth_heads is not None
-        silence = self.state_token_ids[0]
-        given = token_ids[truth["decisions"] + 1].roll(1).masked_fill(truth["is_first"], silence)
-        before = torch.full_like(token_ids, IGNORED).scatter(0, truth["decisions"], given)[at]
-        is_state = before != IGNORED
-        right = targets[is_state]
-        states = (right[:, None] == torch.tensor(self.state_token_ids, device=right.device)).int().argmax(1)
-        return self.truth_heads.at_turns(hidden[is_state], states, right != before[is_state])
+        ids = torch.tensor(self.state_token_ids, device=labels.device)
+        decisions = truth["decisions"]
+        before = token_ids[decisions + 1].roll(1).masked_fill(truth["is_first"], self.state_token_ids[0])
+        right = labels[decisions + 1]
+        is_learnt = right != IGNORED
+        states = (right[is_learnt, None] == ids).int().argmax(1)
+        is_turn = (right != before)[is_learnt]
+        return self.truth_heads.at_turns(hidden[torch.isin(at, decisions)], states, is_turn)
 
     def _keep_shares(self, attention: nn.Module) -> None:
         """Has what was looked at in this layer at hand after each forward pass."""

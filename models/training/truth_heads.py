@@ -16,7 +16,6 @@ from models.training.past_times import NUM_CLASSES, PastTimesBatch
 from models.training.question import QuestionBatch
 from models.vlm.state import State
 
-NUM_STATES = len(State)
 TRUTH_HEADS_FILE = "truth_heads.safetensors"
 
 
@@ -114,7 +113,7 @@ class TruthHeads(nn.Module):
         self.understood = TruthHead(hidden_size, asked)
         self.asked = TruthHead(hidden_size, asked)
         self.times = TruthHead(hidden_size, [NUM_CLASSES])
-        self.turn = TruthHead(hidden_size, [NUM_STATES])
+        self.turn = TruthHead(hidden_size, [len(State)])
 
     def forward(
         self,
