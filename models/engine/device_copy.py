@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,16 +25,26 @@ def copy_to_device(arrays: Sequence[np.ndarray], device: torch.device) -> list[t
 
     Values must fit into 31 bits, as slots and lengths do.
     """
-    starts, end = [], 0
-    for array in arrays:
-        starts.append(end)
-        end += -(-array.size // _ALIGNMENT) * _ALIGNMENT
-    on_host = torch.empty(end, dtype=torch.int32, pin_memory=device.type == "cuda")
-    packed = on_host.numpy()
-    for start, array in zip(starts, arrays, strict=True):
-        packed[start : start + array.size] = array.reshape(-1)
-    on_device = on_host.to(device, non_blocking=True)
-    return [
-        on_device[start : start + array.size].view(array.shape)
-        for start, array in zip(starts, arrays, strict=True)
-    ]
+    shapes = [array.shape for array in arrays]
+    on_host = torch.empty(packed_size(shapes), dtype=torch.int32, pin_memory=device.type == "cuda")
+    for place, array in zip(unpacked(on_host, shapes), arrays, strict=True):
+        place.numpy()[...] = array
+    return unpacked(on_host.to(device, non_blocking=True), shapes)
+
+
+def packed_size(shapes: Sequence[tuple[int, ...]]) -> int:
+    """Elements of one array that holds arrays of these shapes."""
+    return sum(_padded(shape) for shape in shapes)
+
+
+def unpacked(packed: torch.Tensor, shapes: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
+    """Views of these shapes, one behind the other, of a tensor of at least `packed_size`."""
+    views, start = [], 0
+    for shape in shapes:
+        views.append(packed[start : start + math.prod(shape)].view(shape))
+        start += _padded(shape)
+    return views
+
+
+def _padded(shape: tuple[int, ...]) -> int:
+    return -(-math.prod(shape) // _ALIGNMENT) * _ALIGNMENT

@@ -47,7 +47,11 @@ class Engine:
         self._memory = Memory(model, config, self._limits)
         self._scheduler = Scheduler(config.max_batch_tokens)
         self._runner = ModelRunner(
-            model, self._memory.cache, attention or attention_backend("auto", model.device, model)
+            model,
+            self._memory.cache,
+            attention or attention_backend("auto", model.device, model),
+            config.max_batch_tokens,
+            config.max_sessions,
         )
         self._sessions: dict[str, Session] = {}
         self._next_ticket = 0

@@ -12,9 +12,11 @@ from models.engine.rotary import shift_keys
 
 
 class KVCache:
-    """Keys and values by layer and token slot: each [num_layers, num_slots, num_kv_heads, head_dim].
+    """Keys and values by layer and token slot: each [num_layers, num_slots + 1, num_kv_heads,
+    head_dim].
 
-    Keys are stored rotated. Which slot belongs to whom is the slot tables' business.
+    Keys are stored rotated. Which slot belongs to whom is the slot tables' business. One more slot is nobody's:
+    `spare_slot` takes what is computed to no purpose, and is never read.
     """
 
     def __init__(
@@ -28,7 +30,9 @@ class KVCache:
         device: torch.device,
         block_tokens: int,
     ) -> None:
-        shape = (num_layers, num_slots, num_kv_heads, head_dim)
+        self.num_slots = num_slots
+        self.spare_slot = num_slots
+        shape = (num_layers, num_slots + 1, num_kv_heads, head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.block_tokens = block_tokens

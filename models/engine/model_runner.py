@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from models.engine.attention import ATTENTION_NAME, AttentionBackend, AttentionRow, AttentionStep
+from models.engine.attention import ATTENTION_NAME, AttentionBackend, AttentionRow
 from models.engine.device_copy import to_device
 from models.engine.kv_cache import KVCache
 from models.engine.scheduler import Row
+from models.engine.step_input import StepInput
 from models.vlm.last_layer import Wanted
 from models.vlm.model import LanguageModel
 
@@ -27,9 +28,20 @@ class Choice:
 
 
 class ModelRunner:
-    """Runs the rows of a step as one sequence [1, T], so that all weights are read once for all sessions."""
+    """Runs the rows of a step as one sequence [1, T], so that all weights are read once for all sessions.
 
-    def __init__(self, model: LanguageModel, kv_cache: KVCache, attention: AttentionBackend) -> None:
+    On a GPU with paged attention as a recorded graph.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        kv_cache: KVCache,
+        attention: AttentionBackend,
+        max_tokens: int,
+        max_rows: int,
+    ) -> None:
+        """`max_tokens`, `max_rows`: the most that a step has."""
         model.use_attention(ATTENTION_NAME)
         dialogue = model.dialogue
         self._model = model
@@ -38,6 +50,15 @@ class ModelRunner:
         self._state_ids = torch.tensor(dialogue.state_token_ids, device=model.device)
         no_text_ids = sorted(dialogue.control_token_ids - {dialogue.end_token_id})
         self._no_text_ids = torch.tensor(no_text_ids, device=model.device)
+        self._forward: Callable[[StepInput], torch.Tensor] = self._forward_anew
+        if model.device.type == "cuda":
+            # Only here: a machine without a GPU need not have Triton.
+            from models.engine.attention.paged import PagedAttention
+            from models.engine.step_graphs import StepGraphs
+
+            if isinstance(attention, PagedAttention):
+                graphs = StepGraphs(model, kv_cache, attention, max_tokens, max_rows, self._reduced)
+                self._forward = graphs.forward
 
     @torch.inference_mode()
     def run(self, rows: Sequence[Row]) -> list[Choice]:
@@ -47,39 +68,49 @@ class ModelRunner:
         caller's.
         """
         new_slots = np.concatenate([row.session.table.extend(row.pieces) for row in rows])
-        attended = [
-            AttentionRow(row.num_tokens, table.slots, table.first_slot, table.blocks)
-            for row in rows
-            for table in (row.session.table,)
-        ]
         embeds, visual = self._embed(rows)
-        ends = np.cumsum([row.num_tokens for row in rows])
-        reading = [place for place, row in enumerate(rows) if row.reads_logits]
-        wanted = self._wanted(new_slots, [attended[place] for place in reading], ends[reading] - 1)
-        hidden = self._model.forward(
+        step = StepInput(
             embeds,
-            self._positions(rows),
-            visual=visual,
-            wanted=wanted,
-            attention_step=self._begin(new_slots, attended),
+            visual,
+            np.concatenate([piece.positions for row in rows for piece in row.pieces], axis=1),
+            new_slots,
+            [
+                AttentionRow(row.num_tokens, table.slots, table.first_slot, table.blocks)
+                for row in rows
+                for table in (row.session.table,)
+            ],
+            [place for place, row in enumerate(rows) if row.reads_logits],
         )
-        if not reading:
+        reduced = self._forward(step)
+        if not step.reading:
             return []
-        return self._choices(hidden[0] if wanted else hidden[0, ends[reading] - 1])
+        # One copy to the host for the whole step.
+        return [
+            Choice((silence, standby, response), int(token), int(text_token))
+            for silence, standby, response, token, text_token in reduced.tolist()
+        ]
 
-    def _begin(self, new_slots: np.ndarray, rows: Sequence[AttentionRow]) -> AttentionStep:
-        return self._attention.begin(self._kv_cache, new_slots, rows, self._model.num_heads)
+    def _forward_anew(self, step: StepInput) -> torch.Tensor:
+        """What `_reduced` makes of the rows that read logits."""
+        model = self._model
+        attention_step = self._attention.begin(self._kv_cache, step.new_slots, step.rows, model.num_heads)
+        wanted = self._wanted(step)
+        hidden = model.forward(
+            step.embeds,
+            to_device(step.positions, model.device).unsqueeze(1),
+            visual=step.visual,
+            wanted=wanted,
+            attention_step=attention_step,
+        )[0]
+        return self._reduced(hidden if wanted else hidden[step.last_tokens])
 
-    def _wanted(
-        self, new_slots: np.ndarray, rows: Sequence[AttentionRow], last_tokens: np.ndarray
-    ) -> Wanted | None:
-        """That of these rows only the last tokens matter in the last layer; None where nothing can be left out."""
-        if len(rows) in (0, len(new_slots)):
+    def _wanted(self, step: StepInput) -> Wanted | None:
+        """That of the rows that read logits only the last tokens matter in the last layer; None where nothing can be
+        left out."""
+        if len(step.reading) in (0, len(step.new_slots)):
             return None
-        # All new tokens of a row are there before its last one looks.
-        step = self._begin(new_slots, [replace(row, num_queries=1) for row in rows])
-        index = to_device(last_tokens, self._model.device)
-        return Wanted(index, {"attention_step": step})
+        last = self._attention.begin(self._kv_cache, step.new_slots, step.last_queries, self._model.num_heads)
+        return Wanted(to_device(step.last_tokens, self._model.device), {"attention_step": last})
 
     def _embed(self, rows: Sequence[Row]) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
         """Embeddings [1, T, hidden_size] with the frames in their places; those places and the frames'
@@ -103,20 +134,10 @@ class ModelRunner:
         embeds.index_copy_(0, index, embeddings)
         return embeds.unsqueeze(0), (index, features)
 
-    def _positions(self, rows: Sequence[Row]) -> torch.Tensor:
-        positions = np.concatenate([piece.positions for row in rows for piece in row.pieces], axis=1)
-        return to_device(positions, self._model.device).unsqueeze(1)
-
-    def _choices(self, hidden: torch.Tensor) -> list[Choice]:
+    def _reduced(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Final hidden states [n, H] to float64 [n, 5], the numbers of a `Choice`; it holds any token id exactly."""
         logits = self._model.logits(hidden).float()
         state_logits = logits[:, self._state_ids]
         best = logits.argmax(dim=1)
         best_text = logits.index_fill_(1, self._no_text_ids, float("-inf")).argmax(dim=1)
-        # One copy to the host for the whole step; float64 holds any token id exactly.
-        reduced = torch.cat(
-            (state_logits.double(), best[:, None].double(), best_text[:, None].double()), dim=1
-        )
-        return [
-            Choice((silence, standby, response), int(token), int(text_token))
-            for silence, standby, response, token, text_token in reduced.tolist()
-        ]
+        return torch.cat((state_logits.double(), best[:, None].double(), best_text[:, None].double()), dim=1)

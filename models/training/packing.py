@@ -6,7 +6,7 @@ import inspect
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -76,6 +76,18 @@ class _Asking:
     looking: tuple[_Looking, ...] = ()
 
 
+class PackedLayout(Protocol):
+    """How the tokens of a packed sequence see one another."""
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Attention of the layer of this number: query [1, heads, asking, head_dim], key and value [1, key heads, T,
+        head_dim] to [1, asking, heads, head_dim], and of each of the layer's looks the logarithms of the shares, [n],
+        by name. Differentiable."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Packing:
     """Where the examples of a packed sequence stand, and which of its tokens ask. The same in all layers.
@@ -118,6 +130,38 @@ class Packing:
             asking.append(tuple(_some_asking(one, within) for one in of_example))
             begin += length
         return replace(self, asking=tuple(asking))
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """As `PackedLayout.attend`."""
+        if query.is_cuda and self.is_plain and query.dtype in (torch.float16, torch.bfloat16):
+            return _varlen(query, key, value, self, scaling), {}
+        # Split, not sliced: the gradient of a split is one copy, that of a slice is a tensor of zeros for each.
+        queries = query.split([one.num_asking for group in self.asking for one in group], dim=2)
+        examples = zip(
+            self.asking, key.split(self.lengths, dim=2), value.split(self.lengths, dim=2), strict=True
+        )
+        attended: list[torch.Tensor] = []
+        shares: defaultdict[str, list[torch.Tensor]] = defaultdict(list)
+        of_stretches = ((one, k, v) for group, k, v in examples for one in group)
+        for q, (one, k, v) in zip(queries, of_stretches, strict=True):
+            keys, values = _seen(one, k, v)
+            attended.append(
+                F.scaled_dot_product_attention(
+                    q,
+                    keys,
+                    values,
+                    attn_mask=one.mask,
+                    is_causal=one.mask is None,
+                    scale=scaling,
+                    enable_gqa=True,
+                ).transpose(1, 2)
+            )
+            for look in one.looking:
+                if look.layer == layer:
+                    shares[look.name].append(_shares(look, q, keys, scaling))
+        return torch.cat(attended, dim=1), {name: torch.cat(of_look) for name, of_look in shares.items()}
 
     @property
     def is_plain(self) -> bool:
@@ -169,10 +213,10 @@ def packed_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    packing: Packing,
+    packing: PackedLayout,
     scaling: float,
     **unused: Any,
-) -> tuple[torch.Tensor, dict[str, torch.Tensor] | None]:
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Causal attention within examples, for Hugging Face's `AttentionInterface`: query [1, heads, asking, head_dim],
     key and value [1, key heads, T, head_dim] to [1, asking, heads, head_dim]. Differentiable.
 
@@ -180,33 +224,7 @@ def packed_attention(
     """
     # Under autocast the rotation has made queries and keys wider than values.
     query, key = query.to(value.dtype), key.to(value.dtype)
-    if query.is_cuda and packing.is_plain and query.dtype in (torch.float16, torch.bfloat16):
-        return _varlen(query, key, value, packing, scaling), None
-    # Split, not sliced: the gradient of a split is one copy, that of a slice is a tensor of zeros for each.
-    queries = query.split([one.num_asking for group in packing.asking for one in group], dim=2)
-    examples = zip(
-        packing.asking, key.split(packing.lengths, dim=2), value.split(packing.lengths, dim=2), strict=True
-    )
-    attended: list[torch.Tensor] = []
-    shares: defaultdict[str, list[torch.Tensor]] = defaultdict(list)
-    of_stretches = ((one, k, v) for group, k, v in examples for one in group)
-    for q, (one, k, v) in zip(queries, of_stretches, strict=True):
-        keys, values = _seen(one, k, v)
-        attended.append(
-            F.scaled_dot_product_attention(
-                q,
-                keys,
-                values,
-                attn_mask=one.mask,
-                is_causal=one.mask is None,
-                scale=scaling,
-                enable_gqa=True,
-            ).transpose(1, 2)
-        )
-        for look in one.looking:
-            if look.layer == module.layer_idx:
-                shares[look.name].append(_shares(look, q, keys, scaling))
-    return torch.cat(attended, dim=1), {name: torch.cat(of_look) for name, of_look in shares.items()}
+    return packing.attend(module.layer_idx, query, key, value, scaling)
 
 
 def _shares(look: _Looking, query: torch.Tensor, key: torch.Tensor, scaling: float) -> torch.Tensor:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForImageTextToText
 
+from models.training.bundled_packing import BundledPacking
 from models.training.loss import IGNORED, Balance, weighted_token_losses
 from models.training.packing import PACKED_ATTENTION, Look, Packing, Stretch
 from models.training.truth_heads import TRUTH_HEADS_FILE, TruthBatch, TruthHeads, TruthShape
@@ -164,16 +165,23 @@ class TrainingModel(nn.Module):
         is_image = input_ids == self.config.image_token_id
         first, *deepstack = visual.to(embeds.dtype).split(embeds.shape[-1], dim=1)
         embeds = embeds.masked_scatter(is_image[..., None], first)
-        extra: dict[str, Any] = {
-            "packing": Packing.of(stretches, embeds.device, text.rotary_emb.inv_freq, looks)
-        }
+        packing = self._packing(stretches, looks)
+        extra: dict[str, Any] = {"packing": packing}
         if deepstack:
             extra |= {"visual_pos_masks": is_image, "deepstack_visual_embeds": deepstack}
         if self._trims_last_layer:
-            extra["wanted"] = Wanted(wanted, {"packing": extra["packing"].only(wanted)})
+            extra["wanted"] = Wanted(wanted, {"packing": packing.only(wanted)})
         output = text(inputs_embeds=embeds, position_ids=position_ids, use_cache=False, **extra)
         hidden = output.last_hidden_state[0]
         return (hidden if self._trims_last_layer else hidden[wanted]), visual
+
+    def _packing(
+        self, stretches: Sequence[Sequence[Stretch]], looks: Mapping[str, Look]
+    ) -> Packing | BundledPacking:
+        inv_freq = self.vlm.model.language_model.rotary_emb.inv_freq
+        is_plain = not looks and all(len(of_example) == 1 for of_example in stretches)
+        kind = BundledPacking if inv_freq.is_cuda and not is_plain else Packing
+        return kind.of(stretches, inv_freq.device, inv_freq, looks)
 
     def _looks(self, truth: TruthBatch) -> dict[str, Look]:
         left_out = () if self.loss_config.asks_what_is_seen else ("frame",)

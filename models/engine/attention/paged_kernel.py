@@ -34,11 +34,14 @@ def attend_items(
 
     Row r of the tile is query head r % NUM_SHARED (of those that share the key head) of token r // NUM_SHARED.
     Softmax is carried along in base 2; `scale` holds the factor. The result goes into `output` or, if the
-    keys of the tile are split between items, into the item's part with the log2 of its sum.
+    keys of the tile are split between items, into the item's part with the log2 of its sum. An item without tokens
+    does nothing.
     """
     item = items + tl.program_id(0) * 7
     first_token = tl.load(item)
     num_tokens = tl.load(item + 1)
+    if num_tokens == 0:
+        return
     first_last_key = tl.load(item + 2)
     first_key = tl.load(item + 3)
     end_key = tl.load(item + 4)
@@ -117,6 +120,8 @@ def merge_parts(
     merge = merges + tl.program_id(0) * 4
     first_token = tl.load(merge)
     num_tokens = tl.load(merge + 1)
+    if num_tokens == 0:
+        return
     first_part = tl.load(merge + 2)
     end_part = tl.load(merge + 3)
     key_head = tl.program_id(1)

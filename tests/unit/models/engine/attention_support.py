@@ -71,8 +71,9 @@ def random_step(
     device: torch.device = CPU,
     scattered: bool = True,
     scale: float = 1.0,
+    spare_blocks: int = 0,
 ) -> RandomStep:
-    """`lengths` are the number of new tokens and of all tokens of each row."""
+    """`lengths` are the number of new tokens and of all tokens of each row. `spare_blocks`: that no row has."""
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
 
@@ -90,7 +91,7 @@ def random_step(
         rows.append(AttentionRow(num_queries, slots, None if scattered else int(slots[0]), blocks))
     cache = KVCache(
         num_layers=NUM_LAYERS,
-        num_slots=sum(num_blocks) * block_tokens,
+        num_slots=(sum(num_blocks) + spare_blocks) * block_tokens,
         num_kv_heads=num_kv_heads,
         head_dim=head_dim,
         inv_freq=torch.ones(head_dim // 2),
