@@ -21,6 +21,7 @@ from models.vlm import vision_tower
 from models.vlm.dialogue import Dialogue
 from models.vlm.family import Family, num_deepstack
 from models.vlm.frame_size import FrameBudget
+from models.vlm.inference_tower import for_inference
 from models.vlm.last_layer import LastLayer, Wanted
 from models.vlm.pixels import PixelFormat
 from models.vlm.qwen2_5 import QWEN2_5
@@ -40,13 +41,14 @@ class VisionEncoder:
     def __init__(
         self, visual: Any, pixel_format: PixelFormat, dtype: torch.dtype, device: torch.device
     ) -> None:
+        """`visual` is the tower of one of the families; it is changed into what inference runs."""
         config, budget = visual.config, pixel_format.budget
         if (config.patch_size, config.spatial_merge_size) != (budget.patch_size, budget.merge_size):
             raise ValueError(
                 f"preprocessor_config.json has patch_size {budget.patch_size} and merge_size "
                 f"{budget.merge_size}, the model {config.patch_size} and {config.spatial_merge_size}"
             )
-        self._visual: Any = visual.eval().requires_grad_(False)
+        self._visual: Any = for_inference(visual)
         self._pixels = pixel_format
         self.dtype = dtype
         self.device = device
