@@ -28,6 +28,7 @@ from models.vlm.qwen2_5 import QWEN2_5
 from models.vlm.qwen3 import QWEN3
 from models.vlm.rotary import ExactRotary
 from models.vlm.streamo_config import StreamoConfig
+from models.vlm.tower_graphs import CudaCapture, TowerGraphs
 from models.vlm.weights import language_name, put_weights, read_weights, vision_name
 
 __all__ = ["LanguageModel", "StreamoConfig", "VisionEncoder"]
@@ -36,7 +37,11 @@ FAMILIES = {family.model_type: family for family in (QWEN2_5, QWEN3)}
 
 
 class VisionEncoder:
-    """Frames to visual tokens. Stateless but for a small cache of index tensors; not thread-safe."""
+    """Frames to visual tokens. Not thread-safe.
+
+    Stateless but for a cache of index tensors and, on a CUDA device, of graphs of the tower: the first pass over a
+    grid of patches and a number of frames takes longer than the ones after it.
+    """
 
     def __init__(
         self, visual: Any, pixel_format: PixelFormat, dtype: torch.dtype, device: torch.device
@@ -49,6 +54,7 @@ class VisionEncoder:
                 f"{budget.merge_size}, the model {config.patch_size} and {config.spatial_merge_size}"
             )
         self._visual: Any = for_inference(visual)
+        self._graphs = TowerGraphs(self._visual, CudaCapture(device)) if device.type == "cuda" else None
         self._pixels = pixel_format
         self.dtype = dtype
         self.device = device
@@ -93,6 +99,8 @@ class VisionEncoder:
     @torch.no_grad()
     def encode_patches(self, patches: torch.Tensor, grids: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
         """What the device does of `encode`."""
+        if self._graphs is not None:
+            return self._graphs.tokens(patches, grids)
         tokens = vision_tower.visual_tokens(self._visual, patches, tuple(grids))
         area = self.budget.merge_size**2
         return list(tokens.split([grid_rows * grid_cols // area for grid_rows, grid_cols in grids]))
