@@ -21,12 +21,14 @@ from models.vlm import vision_tower
 from models.vlm.dialogue import Dialogue
 from models.vlm.family import Family, num_deepstack
 from models.vlm.frame_size import FrameBudget
+from models.vlm.inference_tower import for_inference
 from models.vlm.last_layer import LastLayer, Wanted
 from models.vlm.pixels import PixelFormat
 from models.vlm.qwen2_5 import QWEN2_5
 from models.vlm.qwen3 import QWEN3
 from models.vlm.rotary import ExactRotary
 from models.vlm.streamo_config import StreamoConfig
+from models.vlm.tower_graphs import CudaCapture, TowerGraphs
 from models.vlm.weights import language_name, put_weights, read_weights, vision_name
 
 __all__ = ["LanguageModel", "StreamoConfig", "VisionEncoder"]
@@ -35,18 +37,24 @@ FAMILIES = {family.model_type: family for family in (QWEN2_5, QWEN3)}
 
 
 class VisionEncoder:
-    """Frames to visual tokens. Stateless but for a small cache of index tensors; not thread-safe."""
+    """Frames to visual tokens. Not thread-safe.
+
+    Stateless but for a cache of index tensors and, on a CUDA device, of graphs of the tower: the first pass over a
+    grid of patches and a number of frames takes longer than the ones after it.
+    """
 
     def __init__(
         self, visual: Any, pixel_format: PixelFormat, dtype: torch.dtype, device: torch.device
     ) -> None:
+        """`visual` is the tower of one of the families; it is changed into what inference runs."""
         config, budget = visual.config, pixel_format.budget
         if (config.patch_size, config.spatial_merge_size) != (budget.patch_size, budget.merge_size):
             raise ValueError(
                 f"preprocessor_config.json has patch_size {budget.patch_size} and merge_size "
                 f"{budget.merge_size}, the model {config.patch_size} and {config.spatial_merge_size}"
             )
-        self._visual: Any = visual.eval().requires_grad_(False)
+        self._visual: Any = for_inference(visual)
+        self._graphs = TowerGraphs(self._visual, CudaCapture(device)) if device.type == "cuda" else None
         self._pixels = pixel_format
         self.dtype = dtype
         self.device = device
@@ -91,6 +99,8 @@ class VisionEncoder:
     @torch.no_grad()
     def encode_patches(self, patches: torch.Tensor, grids: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
         """What the device does of `encode`."""
+        if self._graphs is not None:
+            return self._graphs.tokens(patches, grids)
         tokens = vision_tower.visual_tokens(self._visual, patches, tuple(grids))
         area = self.budget.merge_size**2
         return list(tokens.split([grid_rows * grid_cols // area for grid_rows, grid_cols in grids]))

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import (
     get_vision_interpolation_indices_and_weights,
     get_vision_position_ids,
@@ -31,6 +30,11 @@ def visual_tokens(visual: Any, patches: torch.Tensor, grids: tuple[tuple[int, in
     `grids` each frame's (rows, cols) of patches. visual_size is the hidden size of the language model times
     1 + the number of DeepStack layers, whose features stand behind the token itself. Differentiable.
     """
+    return run(visual, patches, prepare(visual, grids, patches.device))
+
+
+def prepare(visual: Any, grids: tuple[tuple[int, int], ...], device: torch.device) -> Plan:
+    """All that a pass over frames of these grids of patches needs besides their pixels."""
     config: Any = visual.config
     layout = _layout(
         grids,
@@ -38,16 +42,31 @@ def visual_tokens(visual: Any, patches: torch.Tensor, grids: tuple[tuple[int, in
         getattr(config, "window_size", None),
         config.patch_size,
         getattr(visual, "num_grid_per_side", None),
-        patches.device,
+        device,
     )
-    hidden = _embed_stills(visual.patch_embed.proj, patches)
+    places = None
     if layout.taps is not None:
         taps, weights = layout.taps
-        hidden = hidden + (visual.pos_embed(taps) * weights[:, :, None]).sum(1).to(hidden.dtype)
+        places = (visual.pos_embed(taps) * weights[:, :, None]).sum(1)
+    tables = visual.rotary_pos_emb(layout.positions, layout.positions)  # asks the first only for its device
+    cos, sin = (table.float()[:, None, None] for table in tables)
+    first, second = sin.chunk(2, dim=-1)
+    return Plan(layout, places, cos, torch.cat([-first, second], dim=-1))
+
+
+def run(visual: Any, patches: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """`visual_tokens` of patches whose frames are those of the plan.
+
+    Only queues work on the device: nothing is copied to it or read back, so that the pass can be captured.
+    """
+    config: Any = visual.config
+    layout = plan.layout
+    hidden = _embed_stills(visual.patch_embed.proj, patches)
+    if plan.places is not None:
+        hidden = hidden + plan.places.to(hidden.dtype)
     if layout.order is not None:
         merged = hidden.unflatten(0, (-1, config.spatial_merge_size**2))
         hidden = merged[layout.order].flatten(0, 1)
-    rotary = visual.rotary_pos_emb(hidden, layout.positions)
 
     deepstack = list(getattr(config, "deepstack_visual_indexes", ()))
     features = {}
@@ -55,7 +74,7 @@ def visual_tokens(visual: Any, patches: torch.Tensor, grids: tuple[tuple[int, in
         segments = layout.windows
         if segments is None or number in config.fullatt_block_indexes:
             segments = layout.frames
-        hidden = hidden + _attend(block.attn, block.norm1(hidden), rotary, segments)
+        hidden = hidden + _attend(block.attn, block.norm1(hidden), plan, segments)
         hidden = hidden + block.mlp(block.norm2(hidden))
         if number in deepstack:
             level = deepstack.index(number)
@@ -66,20 +85,43 @@ def visual_tokens(visual: Any, patches: torch.Tensor, grids: tuple[tuple[int, in
     return tokens if layout.restore is None else tokens[layout.restore]
 
 
-def _embed_stills(proj: torch.nn.Conv3d, patches: torch.Tensor) -> torch.Tensor:
-    """Patch embedding of still frames: both temporal steps see the same pixels, so their kernels add."""
-    kernel = proj.weight.sum(dim=2).flatten(1)
+def still_kernel(proj: torch.nn.Conv3d) -> torch.Tensor:
+    """The patch embedding's kernel [hidden, 3 * patch^2] for still frames: both of its temporal steps see the same
+    pixels, so they add.
+    """
+    return proj.weight.sum(dim=2).flatten(1)
+
+
+def _embed_stills(proj: torch.nn.Conv3d | torch.nn.Linear, patches: torch.Tensor) -> torch.Tensor:
+    kernel = still_kernel(proj) if isinstance(proj, torch.nn.Conv3d) else proj.weight
     return F.linear(patches.to(kernel.dtype), kernel, proj.bias)
 
 
-def _attend(
-    attention: Any, hidden: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], segments: Segments
-) -> torch.Tensor:
+def _attend(attention: Any, hidden: torch.Tensor, plan: Plan, segments: Segments) -> torch.Tensor:
     qkv = attention.qkv(hidden).unflatten(1, (3, attention.num_heads, -1))
-    query, key, value = qkv.unbind(1)
-    query, key = apply_rotary_pos_emb_vision(query, key, *rotary)
-    output: torch.Tensor = attention.proj(segments.attend(query, key, value).flatten(1))
+    query, key = _rotate(qkv[:, :2], plan).unbind(1)
+    output: torch.Tensor = attention.proj(segments.attend(query, key, qkv[:, 2]).flatten(1))
     return output
+
+
+def _rotate(rows: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """Queries and keys [rows, 2, heads, head_dim] turned by their positions, in float32 and then back."""
+    first, second = rows.chunk(2, dim=-1)
+    swapped = torch.cat([second, first], dim=-1)
+    return (rows * plan.cos).addcmul(swapped, plan.sin).to(rows.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a pass needs besides the pixels, on the device."""
+
+    layout: _Layout
+    places: torch.Tensor | None
+    """Learned position embeddings [patches, hidden] where the family has them."""
+    cos: torch.Tensor
+    """float32 [patches, 1, 1, head_dim]."""
+    sin: torch.Tensor
+    """float32 [patches, 1, 1, head_dim], the first half negated: what the other half of a head is weighed with."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,154 @@
+"""Passes of the vision tower recorded on a CUDA device and played back.
+
+To queue a tower's kernels one by one takes the host longer than the device needs to run them for a few frames. A
+recorded pass is queued at once, but only for the very shapes that it was recorded with.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+
+from models.vlm import vision_tower
+
+_log = logging.getLogger(__name__)
+
+BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16)
+"""Numbers of frames that passes are recorded for; others are filled up to the next one."""
+MAX_GRAPHS = 64
+"""Each keeps its input and output, 30 MB for 16 frames of a Qwen2.5-VL-7B; what is between they share."""
+
+Grid = tuple[int, int]
+Replay = Callable[[], torch.Tensor]
+Capture = Callable[[Callable[[], torch.Tensor]], Replay]
+"""Records a function that only queues work on the device. What it gives does that work again and hands out the same
+tensor each time, with the new result in it.
+"""
+
+
+class TowerGraphs:
+    """Visual tokens by recorded passes, the `max_graphs` used last kept. Not thread-safe.
+
+    A pass is over frames of one grid of patches. Frames do not see each other, so those that fill a pass up change
+    nothing.
+    """
+
+    def __init__(self, visual: Any, capture: Capture, max_graphs: int = MAX_GRAPHS) -> None:
+        """`visual` as in `vision_tower.visual_tokens`; its weights are to stay where they are."""
+        self._visual = visual
+        self._capture = capture
+        self._max_graphs = max_graphs
+        # None where a pass could not be recorded.
+        self._graphs: OrderedDict[tuple[Grid, int], _Graph | None] = OrderedDict()
+
+    def tokens(self, patches: torch.Tensor, grids: Sequence[Grid]) -> list[torch.Tensor]:
+        """Visual tokens [rows * cols / merge^2, visual_size] of each frame, in order; the caller's to keep.
+
+        `patches` and `grids` as in `vision_tower.visual_tokens`.
+        """
+        frames = patches.split([rows * cols for rows, cols in grids])
+        alike: dict[Grid, list[int]] = {}
+        for index, grid in enumerate(grids):
+            alike.setdefault(grid, []).append(index)
+        found: dict[int, torch.Tensor] = {}
+        for grid, indices in alike.items():
+            for start in range(0, len(indices), BUCKETS[-1]):
+                chunk = indices[start : start + BUCKETS[-1]]
+                tokens = self._pass(grid, [frames[index] for index in chunk])
+                found.update(zip(chunk, tokens.chunk(len(chunk)), strict=True))
+        return [found[index] for index in range(len(grids))]
+
+    def _pass(self, grid: Grid, frames: Sequence[torch.Tensor]) -> torch.Tensor:
+        size = next(bucket for bucket in BUCKETS if bucket >= len(frames))
+        graph = self._graph(grid, size, frames[0])
+        if graph is None:
+            return vision_tower.visual_tokens(self._visual, torch.cat(list(frames)), (grid,) * len(frames))
+        return graph(frames)
+
+    def _graph(self, grid: Grid, size: int, frame: torch.Tensor) -> _Graph | None:
+        key = (grid, size)
+        if key not in self._graphs:
+            while len(self._graphs) >= self._max_graphs:
+                self._graphs.popitem(last=False)
+            try:
+                self._graphs[key] = _Graph(self._visual, grid, size, frame, self._capture)
+            except RuntimeError:
+                _log.warning(
+                    "the pass of the vision tower over %d frames of %dx%d patches could not be recorded; "
+                    "its kernels are queued one by one",
+                    size,
+                    *grid,
+                    exc_info=True,
+                )
+                self._graphs[key] = None
+        self._graphs.move_to_end(key)
+        return self._graphs[key]
+
+
+class _Graph:
+    """A recorded pass over `size` frames of one grid. Holds all that it reads where it was when it was recorded."""
+
+    # What is kept is written to later, in whatever mode.
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def __init__(self, visual: Any, grid: Grid, size: int, frame: torch.Tensor, capture: Capture) -> None:
+        """`frame` is the patches of one frame, for their kind only."""
+        patches = frame.new_zeros(size * frame.shape[0], frame.shape[1])
+        plan = vision_tower.prepare(visual, (grid,) * size, frame.device)
+
+        def run() -> torch.Tensor:
+            return vision_tower.run(visual, patches, plan)
+
+        self._size = size
+        self._patches = patches
+        self._run = run  # holds the weights and the plan
+        self._replay = capture(run)
+
+    def __call__(self, frames: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Visual tokens of up to `size` frames, one after another, in a tensor of their own."""
+        num_rows = len(frames) * frames[0].shape[0]
+        torch.cat(list(frames), out=self._patches[:num_rows])
+        self._patches[num_rows:].zero_()
+        tokens = self._replay()
+        return tokens[: len(frames) * tokens.shape[0] // self._size].clone()
+
+
+class CudaCapture:
+    """Records as CUDA graphs, which share the memory of what is between input and output: one runs at a time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, run: Callable[[], torch.Tensor]) -> Replay:
+        """RuntimeError where the device refuses to record it."""
+        current = torch.cuda.current_stream(self._stream.device)
+        self._stream.wait_stream(current)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.stream(self._stream):
+                # Libraries set themselves up and choose their kernels, which must not be recorded.
+                for _ in range(2):
+                    run()
+                # Other threads go on using the device meanwhile.
+                with torch.cuda.graph(
+                    graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+                ):
+                    output = run()
+        except RuntimeError:
+            # What breaks off stays open in the allocator, which then refuses the next recording and to free memory.
+            with suppress(RuntimeError):
+                torch._C._cuda_endAllocateToPool(self._stream.device_index, self._pool)
+            raise
+        current.wait_stream(self._stream)
+
+        def replay() -> torch.Tensor:
+            graph.replay()
+            return output
+
+        return replay
