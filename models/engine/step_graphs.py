@@ -11,12 +11,9 @@ from models.engine.attention.paged import PagedAttention
 from models.engine.device_copy import to_device
 from models.engine.kv_cache import KVCache
 from models.engine.step_input import StepInput
+from models.vlm.cuda_capture import Capture, CudaCapture
 from models.vlm.last_layer import Wanted
 from models.vlm.model import LanguageModel
-
-Compute = Callable[[], torch.Tensor]
-Record = Callable[[Compute], Compute]
-"""From what is to be computed to what computes it again, into the same tensor."""
 
 # Products take rows by the tile, so that up to these sizes what is filled up costs next to nothing.
 _SMALL_SIZES = (8, 16, 32, 64, 128)
@@ -37,7 +34,7 @@ class StepGraphs:
         max_tokens: int,
         max_rows: int,
         reduce: Callable[[torch.Tensor], torch.Tensor],
-        record: Record | None = None,
+        capture: Capture | None = None,
     ) -> None:
         """`reduce`: from final hidden states [n, H] to what is read back of them, [n, ...]. Records all sizes at once,
         for which a GPU needs some seconds.
@@ -53,10 +50,10 @@ class StepGraphs:
             model.num_deepstack, most, model.hidden_size, dtype=model.dtype, device=device
         )
         self._graphs: dict[int, _StepGraph] = {}
-        record = record or GraphRecorder(device)
+        capture = capture or CudaCapture(device)
         # The largest first: the others then find memory enough.
         for size in reversed(self._sizes):
-            self._graphs[size] = _StepGraph(self, attention, size, min(size, max_rows), record)
+            self._graphs[size] = _StepGraph(self, attention, size, min(size, max_rows), capture)
 
     @torch.inference_mode()
     def forward(self, step: StepInput) -> torch.Tensor:
@@ -75,7 +72,7 @@ class _StepGraph:
     """The graph of steps of up to `size` tokens."""
 
     def __init__(
-        self, graphs: StepGraphs, attention: PagedAttention, size: int, num_reading: int, record: Record
+        self, graphs: StepGraphs, attention: PagedAttention, size: int, num_reading: int, capture: Capture
     ) -> None:
         model, cache = graphs._model, graphs._cache
         self._size = size
@@ -101,7 +98,7 @@ class _StepGraph:
             )
             return graphs._reduce(hidden[0])
 
-        self._compute = record(compute)
+        self._compute = capture(compute)
 
     def forward(self, step: StepInput) -> torch.Tensor:
         num_tokens, num_read = len(step.new_slots), len(step.reading)
@@ -115,32 +112,6 @@ class _StepGraph:
         self._all.set(step.rows)
         self._last.set(step.last_queries)
         return self._compute()[:num_read]
-
-
-class GraphRecorder:
-    """Records CUDA graphs that share one pool of memory: never two of them run at a time."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._pool = torch.cuda.graph_pool_handle()
-
-    @torch.inference_mode()
-    def __call__(self, compute: Compute) -> Compute:
-        # Libraries set themselves up, and kernels are compiled, in a run before.
-        stream = torch.cuda.Stream(self._device)
-        stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(stream):
-            compute()
-        torch.cuda.current_stream(self._device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            output = compute()
-
-        def replay() -> torch.Tensor:
-            graph.replay()
-            return output
-
-        return replay
 
 
 def graph_sizes(max_tokens: int) -> tuple[int, ...]:

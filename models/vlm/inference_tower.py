@@ -10,8 +10,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLMLP, Qwen2_5_VLRMSNorm
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLMLP
 
+from models.vlm.fused_norm import fuse_norms
 from models.vlm.vision_tower import still_kernel
 
 # Rows of 16-bit numbers that do not end at a multiple of 16 bytes keep matrix products off the fast kernels;
@@ -25,11 +26,10 @@ def for_inference(visual: Any) -> Any:
     """`visual` itself, its parts exchanged, without gradients. It can no longer be saved or trained."""
     proj = visual.patch_embed.proj
     visual.patch_embed.proj = _linear(still_kernel(proj), proj.bias)
+    fuse_norms(visual)
     for parent in list(visual.modules()):
         for name, module in list(parent.named_children()):
-            if isinstance(module, Qwen2_5_VLRMSNorm):
-                setattr(parent, name, _fused_norm(module))
-            elif isinstance(module, Qwen2_5_VLMLP):
+            if isinstance(module, Qwen2_5_VLMLP):
                 setattr(parent, name, GatedMLP(module))
     return visual.eval().requires_grad_(False)
 
@@ -57,12 +57,6 @@ class GatedMLP(nn.Module):
         gate, up = self.gate_up(hidden).chunk(2, dim=-1)
         output: torch.Tensor = self.down(self.act(gate) * up)
         return output
-
-
-def _fused_norm(norm: Any) -> nn.RMSNorm:
-    fused = nn.RMSNorm(len(norm.weight), eps=norm.variance_epsilon, device="meta")
-    fused.weight = norm.weight
-    return fused
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:

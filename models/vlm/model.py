@@ -18,9 +18,11 @@ import torch
 import torch.nn.functional as F
 
 from models.vlm import vision_tower
+from models.vlm.cuda_capture import CudaCapture
 from models.vlm.dialogue import Dialogue
 from models.vlm.family import Family, num_deepstack
 from models.vlm.frame_size import FrameBudget
+from models.vlm.fused_norm import fuse_norms
 from models.vlm.inference_tower import for_inference
 from models.vlm.last_layer import LastLayer, Wanted
 from models.vlm.pixels import PixelFormat
@@ -28,7 +30,7 @@ from models.vlm.qwen2_5 import QWEN2_5
 from models.vlm.qwen3 import QWEN3
 from models.vlm.rotary import ExactRotary
 from models.vlm.streamo_config import StreamoConfig
-from models.vlm.tower_graphs import CudaCapture, TowerGraphs
+from models.vlm.tower_graphs import TowerGraphs
 from models.vlm.weights import language_name, put_weights, read_weights, vision_name
 
 __all__ = ["LanguageModel", "StreamoConfig", "VisionEncoder"]
@@ -124,8 +126,9 @@ class LanguageModel:
         num_deepstack: int = 0,
     ) -> None:
         """`text` is the text model of one of the families; its rotary embedding is replaced by an exact one, its
-        last layer by one that can leave out what is not wanted.
+        norms by fused ones, its last layer by one that can leave out what is not wanted.
         """
+        fuse_norms(text)
         self._text = text.eval().requires_grad_(False)
         self._lm_head = lm_head
         self.dialogue = dialogue

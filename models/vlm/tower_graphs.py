@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from models.vlm import vision_tower
+from models.vlm.cuda_capture import Capture
 
 _log = logging.getLogger(__name__)
 
@@ -24,11 +24,6 @@ MAX_GRAPHS = 64
 """Each keeps its input and output, 30 MB for 16 frames of a Qwen2.5-VL-7B; what is between they share."""
 
 Grid = tuple[int, int]
-Replay = Callable[[], torch.Tensor]
-Capture = Callable[[Callable[[], torch.Tensor]], Replay]
-"""Records a function that only queues work on the device. What it gives does that work again and hands out the same
-tensor each time, with the new result in it.
-"""
 
 
 class TowerGraphs:
@@ -116,39 +111,3 @@ class _Graph:
         self._patches[num_rows:].zero_()
         tokens = self._replay()
         return tokens[: len(frames) * tokens.shape[0] // self._size].clone()
-
-
-class CudaCapture:
-    """Records as CUDA graphs, which share the memory of what is between input and output: one runs at a time."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)
-        self._pool = torch.cuda.graph_pool_handle()
-
-    def __call__(self, run: Callable[[], torch.Tensor]) -> Replay:
-        """RuntimeError where the device refuses to record it."""
-        current = torch.cuda.current_stream(self._stream.device)
-        self._stream.wait_stream(current)
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.stream(self._stream):
-                # Libraries set themselves up and choose their kernels, which must not be recorded.
-                for _ in range(2):
-                    run()
-                # Other threads go on using the device meanwhile.
-                with torch.cuda.graph(
-                    graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
-                ):
-                    output = run()
-        except RuntimeError:
-            # What breaks off stays open in the allocator, which then refuses the next recording and to free memory.
-            with suppress(RuntimeError):
-                torch._C._cuda_endAllocateToPool(self._stream.device_index, self._pool)
-            raise
-        current.wait_stream(self._stream)
-
-        def replay() -> torch.Tensor:
-            graph.replay()
-            return output
-
-        return replay

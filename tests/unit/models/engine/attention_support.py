@@ -99,8 +99,9 @@ def random_step(
         device=device,
         block_tokens=block_tokens,
     )
-    cache.keys.copy_(random(*cache.keys.shape))
-    cache.values.copy_(random(*cache.values.shape))
+    for each in (cache.keys, cache.values):
+        each[:, : cache.num_slots].copy_(random(NUM_LAYERS, cache.num_slots, num_kv_heads, head_dim))
+        each[:, cache.spare_slot].fill_(float("nan"))
     new_slots = np.concatenate([row.slots[-row.num_queries :] for row in rows])
     # As Hugging Face's layers hand them over: transposed views.
     query = random(1, len(new_slots), num_kv_heads * num_shared, head_dim).transpose(1, 2)

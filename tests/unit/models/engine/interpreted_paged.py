@@ -134,7 +134,7 @@ def test_the_engine_decides_the_same(family: str, seed: int) -> None:
                 config.max_batch_tokens,
                 config.max_sessions,
                 runner._reduced,
-                record=lambda compute: compute,
+                capture=lambda compute: compute,
             )
             runner._forward = graphs.forward
         for index in range(2):

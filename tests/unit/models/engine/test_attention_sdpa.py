@@ -85,5 +85,5 @@ def test_a_step_writes_its_tokens_and_nothing_else() -> None:
     step.run(SdpaAttention(), layer=1)
     keys[1, step.new_slots] = step.key[0].transpose(0, 1)
     values[1, step.new_slots] = step.value[0].transpose(0, 1)
-    assert torch.equal(step.cache.keys, keys)
-    assert torch.equal(step.cache.values, values)
+    torch.testing.assert_close(step.cache.keys, keys, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(step.cache.values, values, rtol=0, atol=0, equal_nan=True)

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from models.vlm import tower_graphs, vision_tower
+from models.vlm.cuda_capture import Compute, CudaCapture
 from models.vlm.family import Family
 from models.vlm.frame_size import FrameBudget
 from models.vlm.model import VisionEncoder
 from models.vlm.pixels import PixelFormat
 from models.vlm.qwen2_5 import QWEN2_5
 from models.vlm.qwen3 import QWEN3
-from models.vlm.tower_graphs import BUCKETS, CudaCapture, Replay, TowerGraphs
+from models.vlm.tower_graphs import BUCKETS, TowerGraphs
 
 WIDE, TALL = (2, 4), (6, 4)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -24,7 +25,7 @@ class Recordings:
     def __init__(self) -> None:
         self.num_rows: list[int] = []
 
-    def __call__(self, run: Callable[[], torch.Tensor]) -> Replay:
+    def __call__(self, run: Callable[[], torch.Tensor]) -> Compute:
         output = run()
         self.num_rows.append(len(output))
 
@@ -123,7 +124,7 @@ def test_the_recordings_used_last_are_kept(tower: Any) -> None:
 def test_what_cannot_be_recorded_runs_all_the_same(tower: Any, caplog: pytest.LogCaptureFixture) -> None:
     tries = []
 
-    def refuse(run: Callable[[], torch.Tensor]) -> Replay:
+    def refuse(run: Callable[[], torch.Tensor]) -> Compute:
         tries.append(run)
         raise RuntimeError("operation not permitted when stream is capturing")
 
