@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from models.engine.scheduler import Row
 from models.engine.step_input import StepInput
 from models.vlm.last_layer import Wanted
 from models.vlm.model import LanguageModel
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Choice:
 class ModelRunner:
     """Runs the rows of a step as one sequence [1, T], so that all weights are read once for all sessions.
 
-    On a GPU with paged attention as a recorded graph.
+    On a GPU with paged attention as a recorded graph, if it can be recorded.
     """
 
     def __init__(
@@ -57,8 +60,13 @@ class ModelRunner:
             from models.engine.step_graphs import StepGraphs
 
             if isinstance(attention, PagedAttention):
-                graphs = StepGraphs(model, kv_cache, attention, max_tokens, max_rows, self._reduced)
-                self._forward = graphs.forward
+                try:
+                    graphs = StepGraphs(model, kv_cache, attention, max_tokens, max_rows, self._reduced)
+                    self._forward = graphs.forward
+                except RuntimeError:
+                    _log.warning(
+                        "steps could not be recorded; their kernels are queued one by one", exc_info=True
+                    )
 
     @torch.inference_mode()
     def run(self, rows: Sequence[Row]) -> list[Choice]:

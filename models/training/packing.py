@@ -224,7 +224,8 @@ def packed_attention(
     """
     # Under autocast the rotation has made queries and keys wider than values.
     query, key = query.to(value.dtype), key.to(value.dtype)
-    return packing.attend(module.layer_idx, query, key, value, scaling)
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    return packing.attend(layer, query, key, value, scaling)
 
 
 def _shares(look: _Looking, query: torch.Tensor, key: torch.Tensor, scaling: float) -> torch.Tensor:

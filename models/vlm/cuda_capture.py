@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import dataclass
 
 import torch
 
@@ -22,29 +22,31 @@ class CudaCapture:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, compute: Compute) -> Compute:
-        """RuntimeError where the device refuses to record it."""
+        """RuntimeError where the device refuses to record it; it may then refuse whatever follows as well."""
         current = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(current)
         graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.stream(self._stream):
-                # Libraries set themselves up and choose their kernels, which must not be recorded.
-                for _ in range(2):
-                    compute()
-                # Other threads go on using the device meanwhile.
-                with torch.cuda.graph(
-                    graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
-                ):
-                    output = compute()
-        except RuntimeError:
-            # What breaks off stays open in the allocator, which then refuses the next recording and to free memory.
-            with suppress(RuntimeError):
-                torch._C._cuda_endAllocateToPool(self._stream.device_index, self._pool)
-            raise
+        with torch.cuda.stream(self._stream):
+            # Libraries set themselves up and choose their kernels, which must not be recorded.
+            for _ in range(2):
+                compute()
+            # Other threads go on using the device meanwhile.
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+            ):
+                output = compute()
         current.wait_stream(self._stream)
+        return _Recording(graph, output, compute)
 
-        def replay() -> torch.Tensor:
-            graph.replay()
-            return output
 
-        return replay
+@dataclass(frozen=True, eq=False)
+class _Recording:
+    """`compute` is kept for all that it reads: a graph knows addresses alone."""
+
+    graph: torch.cuda.CUDAGraph
+    output: torch.Tensor
+    compute: Compute
+
+    def __call__(self) -> torch.Tensor:
+        self.graph.replay()
+        return self.output

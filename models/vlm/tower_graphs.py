@@ -38,8 +38,8 @@ class TowerGraphs:
         self._visual = visual
         self._capture = capture
         self._max_graphs = max_graphs
-        # None where a pass could not be recorded.
-        self._graphs: OrderedDict[tuple[Grid, int], _Graph | None] = OrderedDict()
+        self._graphs: OrderedDict[tuple[Grid, int], _Graph] = OrderedDict()
+        self._goes_on_recording = True
 
     def tokens(self, patches: torch.Tensor, grids: Sequence[Grid]) -> list[torch.Tensor]:
         """Visual tokens [rows * cols / merge^2, visual_size] of each frame, in order; the caller's to keep.
@@ -66,21 +66,27 @@ class TowerGraphs:
         return graph(frames)
 
     def _graph(self, grid: Grid, size: int, frame: torch.Tensor) -> _Graph | None:
+        """None where there is no recording and none can be made."""
         key = (grid, size)
         if key not in self._graphs:
-            while len(self._graphs) >= self._max_graphs:
-                self._graphs.popitem(last=False)
+            if not self._goes_on_recording:
+                return None
             try:
-                self._graphs[key] = _Graph(self._visual, grid, size, frame, self._capture)
+                graph = _Graph(self._visual, grid, size, frame, self._capture)
             except RuntimeError:
+                # The allocator may be left in the midst of it, and would refuse the next one.
+                self._goes_on_recording = False
                 _log.warning(
                     "the pass of the vision tower over %d frames of %dx%d patches could not be recorded; "
-                    "its kernels are queued one by one",
+                    "kernels are queued one by one wherever no recording is at hand",
                     size,
                     *grid,
                     exc_info=True,
                 )
-                self._graphs[key] = None
+                return None
+            while len(self._graphs) >= self._max_graphs:
+                self._graphs.popitem(last=False)
+            self._graphs[key] = graph
         self._graphs.move_to_end(key)
         return self._graphs[key]
 

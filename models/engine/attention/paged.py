@@ -256,8 +256,8 @@ def _tuning(tile_queries: int, dtype: torch.dtype) -> dict[str, int]:
     if dtype.itemsize > 2:
         return {"TILE_KEYS": 32, "num_warps": 8, "num_stages": 2}
     if tile_queries > 64:
-        return {"TILE_KEYS": 64, "num_warps": 8, "num_stages": 2}
-    return {"TILE_KEYS": 64, "num_warps": 4, "num_stages": 3}
+        return {"TILE_KEYS": 64, "num_warps": 8, "num_stages": 3}
+    return {"TILE_KEYS": 32, "num_warps": 2, "num_stages": 4}
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:

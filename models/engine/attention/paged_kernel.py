@@ -9,6 +9,62 @@ import triton.language as tl
 
 
 @triton.jit
+def _fold(
+    best,
+    total,
+    mean,
+    queries,
+    keys,
+    values,
+    table,
+    start,
+    end_key,
+    last_keys,
+    scale,
+    cache_stride_slot,
+    HEAD_DIM: tl.constexpr,
+    PADDED_DIM: tl.constexpr,
+    BLOCK_TOKENS: tl.constexpr,
+    TILE_KEYS: tl.constexpr,
+    IS_MASKED: tl.constexpr,
+):
+    """The next keys of a tile: what was best, the sum and the mean with them. Not masked, all of them are seen."""
+    places = start + tl.arange(0, TILE_KEYS)
+    dims = tl.arange(0, PADDED_DIM)
+    if IS_MASKED:
+        is_key = places < end_key
+        block = tl.load(table + places // BLOCK_TOKENS, mask=is_key, other=0)
+    else:
+        block = tl.load(table + places // BLOCK_TOKENS)
+    slots = block.to(tl.int64) * BLOCK_TOKENS + places % BLOCK_TOKENS
+    offsets = (slots * cache_stride_slot)[:, None] + dims[None, :]
+    if IS_MASKED:
+        is_loaded = is_key[:, None] & (dims < HEAD_DIM)[None, :]
+        key = tl.load(keys + offsets, mask=is_loaded, other=0.0)
+        value = tl.load(values + offsets, mask=is_loaded, other=0.0)
+    elif HEAD_DIM == PADDED_DIM:
+        key = tl.load(keys + offsets)
+        value = tl.load(values + offsets)
+    else:
+        key = tl.load(keys + offsets, mask=(dims < HEAD_DIM)[None, :], other=0.0)
+        value = tl.load(values + offsets, mask=(dims < HEAD_DIM)[None, :], other=0.0)
+    scores = tl.dot(queries, tl.trans(key), input_precision="ieee") * scale
+    if IS_MASKED:
+        scores = tl.where(is_key[None, :] & (places[None, :] <= last_keys[:, None]), scores, float("-inf"))
+    new_best = tl.maximum(best, tl.max(scores, 1))
+    if IS_MASKED:
+        # A query may see none of these keys; -inf less -inf would be no number.
+        reference = tl.where(new_best == float("-inf"), 0.0, new_best)
+    else:
+        reference = new_best
+    weights = tl.exp2(scores - reference[:, None])
+    fading = tl.exp2(best - reference)
+    total = total * fading + tl.sum(weights, 1)
+    mean = tl.dot(weights.to(value.dtype), value, mean * fading[:, None], input_precision="ieee")
+    return new_best, total, mean
+
+
+@triton.jit
 def attend_items(
     query,
     keys,
@@ -68,25 +124,51 @@ def attend_items(
     best = tl.full([TILE_QUERIES], float("-inf"), tl.float32)
     total = tl.zeros([TILE_QUERIES], tl.float32)
     mean = tl.zeros([TILE_QUERIES, PADDED_DIM], tl.float32)
-    for start in range(first_key, end_key, TILE_KEYS):
-        places = start + tl.arange(0, TILE_KEYS)
-        is_key = places < end_key
-        block = tl.load(table + places // BLOCK_TOKENS, mask=is_key, other=0).to(tl.int64)
-        slots = block * BLOCK_TOKENS + places % BLOCK_TOKENS
-        offsets = (slots * cache_stride_slot + key_head * cache_stride_head)[:, None] + dims[None, :]
-        is_loaded = is_key[:, None] & is_dim[None, :]
-        key = tl.load(keys + offsets, mask=is_loaded, other=0.0)
-        scores = tl.dot(queries, tl.trans(key), input_precision="ieee") * scale
-        scores = tl.where(is_key[None, :] & (places[None, :] <= last_keys[:, None]), scores, float("-inf"))
-        new_best = tl.maximum(best, tl.max(scores, 1))
-        # A query may see none of these keys; -inf less -inf would be no number.
-        reference = tl.where(new_best == float("-inf"), 0.0, new_best)
-        weights = tl.exp2(scores - reference[:, None])
-        fading = tl.exp2(best - reference)
-        total = total * fading + tl.sum(weights, 1)
-        value = tl.load(values + offsets, mask=is_loaded, other=0.0)
-        mean = mean * fading[:, None] + tl.dot(weights.to(value.dtype), value, input_precision="ieee")
-        best = new_best
+    keys += key_head * cache_stride_head
+    values += key_head * cache_stride_head
+    # Of nearly all keys every query sees every one; only the last ones have to be looked at one by one.
+    num_seen = tl.maximum(tl.minimum(end_key, first_last_key + 1) - first_key, 0)
+    end_seen = first_key + num_seen // TILE_KEYS * TILE_KEYS
+    for start in range(first_key, end_seen, TILE_KEYS):
+        best, total, mean = _fold(
+            best,
+            total,
+            mean,
+            queries,
+            keys,
+            values,
+            table,
+            start,
+            end_key,
+            last_keys,
+            scale,
+            cache_stride_slot,
+            HEAD_DIM,
+            PADDED_DIM,
+            BLOCK_TOKENS,
+            TILE_KEYS,
+            False,
+        )
+    for start in range(end_seen, end_key, TILE_KEYS):
+        best, total, mean = _fold(
+            best,
+            total,
+            mean,
+            queries,
+            keys,
+            values,
+            table,
+            start,
+            end_key,
+            last_keys,
+            scale,
+            cache_stride_slot,
+            HEAD_DIM,
+            PADDED_DIM,
+            BLOCK_TOKENS,
+            TILE_KEYS,
+            True,
+        )
 
     total = tl.where(total == 0.0, 1.0, total)
     mean = mean / total[:, None]

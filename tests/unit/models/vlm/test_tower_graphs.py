@@ -121,20 +121,26 @@ def test_the_recordings_used_last_are_kept(tower: Any) -> None:
         assert len(recordings.num_rows) == total
 
 
-def test_what_cannot_be_recorded_runs_all_the_same(tower: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_after_what_cannot_be_recorded_the_recordings_at_hand_are_used(
+    tower: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    recordings = Recordings()
     tries = []
 
-    def refuse(run: Callable[[], torch.Tensor]) -> Compute:
+    def refuse_wide(run: Compute) -> Compute:
         tries.append(run)
-        raise RuntimeError("operation not permitted when stream is capturing")
+        if len(tries) == 2:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return recordings(run)
 
-    graphs = TowerGraphs(tower, refuse)
-    for seed in range(2):
+    graphs = TowerGraphs(tower, refuse_wide)
+    for seed in range(3):
         check(graphs, tower, [TALL, *[WIDE] * 5], seed)
+        check(graphs, tower, [TALL] * 3, seed)
     assert len(tries) == 2
-    first, second = warnings_of(caplog)
-    assert "1 frames of 6x4" in first
-    assert "6 frames of 2x4" in second
+    assert len(recordings.num_rows) == 1
+    (warning,) = warnings_of(caplog)
+    assert "6 frames of 2x4" in warning
 
 
 # On a device. Grids that are whole windows and grids that are not go different ways through the attention.
