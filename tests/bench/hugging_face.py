@@ -198,7 +198,9 @@ class EvictMany(Chat):
         self._unfed = [self._model.text_run([*reply[self._num_said :], *tail])]
 
     def fill(self, rounds: Iterable[RoundInput]) -> None:
-        """Take a whole window of rounds and their forced replies; nothing is computed before the next drops."""
+        """Have a whole window of rounds and their forced replies, and nothing else; nothing is computed before the next
+        drops."""
+        self._rounds.clear()
         for one in rounds:
             self._rounds.append([self._model.round_head(one)])
             self.end_round(one.forced_reply or ())
@@ -262,21 +264,17 @@ class PrefilledWindow:
         model: HuggingFaceModel,
         instruction: str,
         rounds: Sequence[RoundInput],
-        batch_size: int,
     ) -> None:
         self._model = model
         self._instruction = instruction
         self._rounds = rounds
-        self._batch_size = batch_size
         whole = CroppedCache(model, instruction, len(rounds))
         whole.fill(rounds)
-        cache = whole._cache
-        cache.batch_repeat_interleave(batch_size)
-        self._layers = [(layer.keys, layer.values) for layer in cache.layers]
+        self._layers = [(layer.keys, layer.values) for layer in whole._cache.layers]
 
-    def chat(self, num_rounds: int) -> EvictMany:
+    def chat(self, num_rounds: int, batch_size: int) -> EvictMany:
         """`batch_size` dialogues that hold the first `num_rounds` rounds, and are about to be given one more."""
-        chat = EvictMany(self._model, self._instruction, num_rounds + 1, 1, self._batch_size)
+        chat = EvictMany(self._model, self._instruction, num_rounds + 1, 1, batch_size)
         for one in self._rounds[:num_rounds]:
             chat._rounds.append([self._model.round_head(one)])
             chat.end_round(one.forced_reply or ())
@@ -284,7 +282,8 @@ class PrefilledWindow:
         chat._next_position = sum(run.advance for run in runs[:-1])
         num_tokens = sum(len(run.embeds) for run in runs[:-1])
         for index, (keys, values) in enumerate(self._layers):
-            chat._cache.update(keys[:, :, :num_tokens], values[:, :, :num_tokens], index)
+            held = (tensor[:, :, :num_tokens].repeat(batch_size, 1, 1, 1) for tensor in (keys, values))
+            chat._cache.update(*held, index)
         return chat
 
 

@@ -13,6 +13,7 @@ from tests.bench.environment import Environment
 from tests.bench.limit import Flops, Limit
 from tests.bench.rebuild import Rebuild
 from tests.bench.round_cost import WindowCost
+from tests.bench.two_cores import TwoCores
 from tests.bench.window_price import WindowPrice
 
 
@@ -28,6 +29,7 @@ class Results:
     flops: dict[str, Flops]
     """Of one quiet round alone, by window length."""
     windows: tuple[WindowCost, ...]
+    two_cores: tuple[TwoCores, ...]
     limits: tuple[Limit, ...]
     aging: Aging
     loads: tuple[Load, ...]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
 
+from models.engine.round import RoundInput
 from tests.bench.hugging_face import (
     Chat,
     CroppedCache,
@@ -21,6 +22,8 @@ from tests.bench.workload import QuietSessions, Workload
 
 # Lengths between two evictions at which a batch of baseline (ii) is timed: its cost is near linear in length.
 NUM_LENGTHS = 4
+# Consecutive rounds of a block, where every round of a side costs the same.
+MOST_ROUNDS = 32
 
 
 @dataclass(frozen=True)
@@ -58,16 +61,18 @@ class WindowCost:
 
 @dataclass
 class _Timed:
-    """A side and what it took, block of rounds by block."""
+    """A side and what it took, block of rounds by block. `prepare` is called before each block, and not timed."""
 
     side: str
     num_sessions: int
     num_rounds: int
     mean_rounds: float
     one_round: Callable[[], object]
-    blocks: list[list[float]]
+    prepare: Callable[[], object] = lambda: None
+    blocks: list[list[float]] = field(default_factory=list)
 
     def block(self) -> None:
+        self.prepare()
         self.blocks.append([seconds_of(self.one_round) for _ in range(self.num_rounds)])
 
     def cost(self) -> SideCost:
@@ -95,42 +100,37 @@ def measure(
     past = [workload.quiet_round(index) for index in range(window_rounds)]
     timed: list[_Timed] = []
 
-    num_rounds = min(max(window_rounds // 2, 16), 60)
+    num_rounds = min(max(window_rounds // 2, 16), MOST_ROUNDS)
     for size in engine_sizes:
         sessions = QuietSessions(workload, window_rounds, size)
         rounds = max(num_rounds // size, 3)
-        timed.append(_Timed("engine", size, rounds, window_rounds, sessions.one_round, []))
+        timed.append(_Timed("engine", size, rounds, window_rounds, sessions.one_round))
     for size in sorted({1, baseline_batch}):
         resend = ResendWindow(hf, workload.instruction, window_rounds, size)
         resend.fill(past)
-        timed.append(_Timed("resend", size, 1, window_rounds, _quiet(resend, workload, window_rounds), []))
+        timed.append(_Timed("resend", size, 1, window_rounds, _quiet(resend, workload, window_rounds)))
     cropped = CroppedCache(hf, workload.instruction, window_rounds)
     cropped.fill(past)
     quiet = _quiet(cropped, workload, window_rounds)
-    timed.append(_Timed("cropped", 1, num_rounds, window_rounds, quiet, []))
+    timed.append(_Timed("cropped", 1, num_rounds, window_rounds, quiet))
 
-    prefilled = PrefilledWindow(hf, workload.instruction, past, baseline_batch)
-    growing: dict[str, _Timed] = {}
+    cycles: list[_Cycle] = []
+    prefilled = PrefilledWindow(hf, workload.instruction, past)
     for side, num_dropped in (("evict_half", window_rounds // 2), ("evict_quarter", window_rounds // 4)):
-        mean_rounds = window_rounds - (num_dropped - 1) / 2
-        evicting = EvictMany(hf, workload.instruction, window_rounds, num_dropped)
-        evicting.fill(past)
-        quiet = _quiet(evicting, workload, window_rounds)
-        timed.append(_Timed(side, 1, num_dropped, mean_rounds, quiet, []))
         lengths = np.linspace(window_rounds - num_dropped + 1, window_rounds - 1, NUM_LENGTHS).astype(int)
-        growing[side] = _growing(workload, prefilled, lengths, baseline_batch, side, mean_rounds)
+        growing = tuple(
+            _growing(workload, prefilled, lengths, size, side) for size in sorted({1, baseline_batch})
+        )
+        evicting = EvictMany(hf, workload.instruction, window_rounds, num_dropped)
+        cycles.append(_Cycle(num_dropped, window_rounds, _full(evicting, past, workload, side), growing))
 
-    everything = [*timed, *growing.values()]
-    for one in timed:  # the first calls allocate
-        one.one_round()
-    for batch in growing.values():
-        batch.block()
-        batch.blocks.clear()
+    everything = [*timed, *(part for cycle in cycles for part in (cycle.prefill, *cycle.growing))]
+    for one in everything:  # the first calls allocate
+        one.block()
+        one.blocks.clear()
     interleaved([one.block for one in everything], num_repeats)
     costs = [one.cost() for one in timed]
-    for side, batch in growing.items():
-        alone = next(one for one in timed if one.side == side)
-        costs.append(_batched_eviction(alone, batch))
+    costs += [cost for cycle in cycles for cost in cycle.costs()]
     return WindowCost(window_rounds, workload.window_tokens(window_rounds), tuple(costs))
 
 
@@ -145,45 +145,60 @@ def _quiet(chat: Chat, workload: Workload, first_round: int) -> Callable[[], Non
     return one_round
 
 
+def _full(chat: EvictMany, past: Sequence[RoundInput], workload: Workload, side: str) -> _Timed:
+    """A round that finds the window full, drops many and prefills the rest."""
+    num_held = len(past) - chat.num_dropped + 1
+    newest = workload.quiet_round(len(past))
+    return _Timed(side, 1, 1, num_held, lambda: chat.decide(newest), lambda: chat.fill(past))
+
+
 def _growing(
-    workload: Workload,
-    prefilled: PrefilledWindow,
-    lengths: np.ndarray,
-    batch_size: int,
-    side: str,
-    mean_rounds: float,
+    workload: Workload, prefilled: PrefilledWindow, lengths: np.ndarray, batch_size: int, side: str
 ) -> _Timed:
-    """A batch of baseline (ii) between two evictions: one round at each of some lengths of its window."""
+    """Baseline (ii) between two evictions: one round at each of some lengths of its window."""
     chats: list[EvictMany] = []
     indices = count()
-
-    def one_round() -> None:
-        chats.pop().decide(workload.quiet_round(next(indices)))
-
-    timed = _Timed(side, batch_size, len(lengths), mean_rounds, one_round, [])
-    block = timed.block
-
-    def prepared_block() -> None:
-        chats.extend(prefilled.chat(int(length)) for length in lengths)
-        block()
-
-    timed.block = prepared_block  # type: ignore[method-assign]
-    return timed
-
-
-def _batched_eviction(alone: _Timed, growing: _Timed) -> SideCost:
-    """Baseline (ii) at its best in a batch: it prefills sessions one by one (a batch gains nothing there, see
-    `resend`), and extends them together in between. The longest round of a block is the one that prefills.
-    """
-    means = []
-    for whole, between in zip(alone.blocks, growing.blocks, strict=True):
-        extends = (alone.num_rounds - 1) * float(np.mean(between)) / growing.num_sessions
-        means.append((max(whole) + extends) / alone.num_rounds)
-    return SideCost(
-        alone.side,
-        growing.num_sessions,
-        alone.num_rounds,
-        alone.mean_rounds,
-        Spread.of(means),
-        Spread.of([max(whole) for whole in alone.blocks]),
+    return _Timed(
+        side,
+        batch_size,
+        len(lengths),
+        float(np.mean(lengths)),
+        lambda: chats.pop().decide(workload.quiet_round(next(indices))),
+        lambda: chats.extend(prefilled.chat(int(length), batch_size) for length in lengths),
     )
+
+
+@dataclass(frozen=True)
+class _Cycle:
+    """Baseline (ii) from one eviction to the next: `num_dropped` rounds, the first of which prefills.
+
+    Sessions are prefilled one by one also where they are extended together: a batch gains nothing there, see `resend`.
+    """
+
+    num_dropped: int
+    window_rounds: int
+    prefill: _Timed
+    growing: tuple[_Timed, ...]
+
+    def costs(self) -> list[SideCost]:
+        """One for each number of sessions that are extended together."""
+        mean_rounds = self.window_rounds - (self.num_dropped - 1) / 2
+        prefills = [block[0] for block in self.prefill.blocks]
+        found = []
+        for growing in self.growing:
+            extends = [float(np.mean(block)) / growing.num_sessions for block in growing.blocks]
+            means = [
+                (prefill + (self.num_dropped - 1) * extend) / self.num_dropped
+                for prefill, extend in zip(prefills, extends, strict=True)
+            ]
+            found.append(
+                SideCost(
+                    self.prefill.side,
+                    growing.num_sessions,
+                    self.num_dropped,
+                    mean_rounds,
+                    Spread.of(means),
+                    Spread.of(prefills),
+                )
+            )
+        return found

@@ -12,17 +12,14 @@ import torch
 from models.engine.attention import AttentionBackend
 from models.engine.config import EngineConfig
 from models.engine.engine import Engine
-from models.engine.kv_cache import KVCache
-from models.engine.model_runner import Choice
 from models.engine.round import Decision, RoundInput
-from models.engine.scheduler import Row
-from models.engine.slot_table import SlotTable
 from models.vlm.model import VisionEncoder
 from models.vlm.state import State
 from models.vlm.tower_graphs import BUCKETS
 from tests.bench.arrivals import Decided
 from tests.bench.hugging_face import Chat
 from tests.bench.scripted import Script, ScriptedRunner
+from tests.bench.window_copies import copying, open_full
 from tests.bench.workload import Workload
 
 MAX_PENDING_ROUNDS = 4
@@ -54,23 +51,6 @@ class Frames:
         if self._encoder is not None and num_frames:
             return self._encoder.encode_patches(self._patches.repeat(num_frames, 1), self._grids * num_frames)
         return [self._workload.frames[index % len(self._workload.frames)] for index in range(num_frames)]
-
-
-class WindowCopies:
-    """Stands in for an engine's model runner while sessions are filled with a past that `source` has been fed: what
-    they would compute is copied from it.
-    """
-
-    def __init__(self, cache: KVCache, source: SlotTable) -> None:
-        self._cache = cache
-        self._source = source
-
-    def run(self, rows: Sequence[Row]) -> list[Choice]:
-        for row in rows:
-            start = row.session.table.end
-            slots = row.session.table.extend(row.pieces)
-            self._cache.copy(self._source.slots[start : start + len(slots)], slots)
-        return []
 
 
 class EngineServer:
@@ -109,20 +89,13 @@ class EngineServer:
     def open(self, num_streams: int) -> None:
         """Have at least that many streams, their windows full."""
         past = [self._workload.quiet_round(index) for index in range(self._window_rounds)]
+        engine, instruction = self.engine, self._workload.instruction
         if not self._next_round:
-            self._fill(_FILLED, past)
-        engine, runner = self.engine, self.engine._runner
-        copies = WindowCopies(engine._memory.cache, engine._sessions[_FILLED].table)
-        engine._runner = copies  # type: ignore[assignment]
-        while len(self._next_round) < num_streams:
-            self._fill(str(len(self._next_round)), past)
-            self._next_round.append(self._window_rounds)
-        engine._runner = runner
-
-    def _fill(self, session_id: str, past: Sequence[RoundInput]) -> None:
-        self.engine.open(session_id, self._workload.instruction, past)
-        while self.engine.has_work:
-            self.engine.step()
+            open_full(engine, [_FILLED], instruction, past)
+        with copying(engine, _FILLED):
+            while len(self._next_round) < num_streams:
+                open_full(engine, [str(len(self._next_round))], instruction, past)
+                self._next_round.append(self._window_rounds)
 
     def offer(self, streams: Sequence[int], arrival_s: Sequence[float]) -> list[bool]:
         taken = [self.engine.can_append(str(stream)) for stream in streams]

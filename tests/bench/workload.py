@@ -14,6 +14,7 @@ from models.engine.engine import Engine
 from models.engine.round import RoundInput
 from models.vlm.model import LanguageModel, VisionEncoder
 from models.vlm.state import State
+from tests.bench.window_copies import open_full
 
 # From here to 99,999 s all time tags are equally long, so that every round has as many tokens as any other.
 FIRST_MS = 10_000_000
@@ -112,10 +113,7 @@ class QuietSessions:
 
     def _open(self) -> None:
         past = [self._workload.quiet_round(index) for index in range(self._window_rounds)]
-        for session_id in self._session_ids():
-            self.engine.open(session_id, self._workload.instruction, past)
-        while self.engine.has_work:
-            self.engine.step()
+        open_full(self.engine, self._session_ids(), self._workload.instruction, past)
         self.one_round()  # the first one that drops a round also saves the pinned keys
 
     def _session_ids(self) -> list[str]:

@@ -121,8 +121,8 @@ def test_a_batch_that_begins_in_mid_cycle_says_what_one_alone_says(
     workload: Workload, hf: HuggingFaceModel
 ) -> None:
     feed = rounds(workload, WINDOW_ROUNDS)
-    prefilled = PrefilledWindow(hf, workload.instruction, feed[:5], batch_size=3)
-    logits = prefilled.chat(4).decide(feed[4])[:, list(workload.model.dialogue.state_token_ids)]
+    prefilled = PrefilledWindow(hf, workload.instruction, feed[:5])
+    logits = prefilled.chat(4, 3).decide(feed[4])[:, list(workload.model.dialogue.state_token_ids)]
     expected = engine_logits(workload.model, workload.instruction, feed)[4]
     np.testing.assert_allclose(logits.numpy(), np.tile(expected, (3, 1)), atol=2e-4, rtol=0)
 

@@ -14,6 +14,7 @@ from tests.bench.hugging_face import EvictMany
 from tests.bench.random_model import Shape, random_encoder, random_language_model
 from tests.bench.scripted import Script
 from tests.bench.servers import EngineServer, Frames
+from tests.bench.window_copies import open_full
 from tests.bench.workload import QuietSessions, Workload
 
 SMALL = Shape(
@@ -79,7 +80,8 @@ def test_a_window_that_is_copied_is_the_one_that_would_be_computed(workload: Wor
     server = make_server(workload, "engine", Script(), 4, max_streams=2, max_batch_tokens=64)
     assert isinstance(server, EngineServer)
     server.open(1)
-    server._fill("computed", [workload.quiet_round(index) for index in range(4)])
+    past = [workload.quiet_round(index) for index in range(4)]
+    open_full(server.engine, ["computed"], workload.instruction, past)
     server.engine.check_integrity()
     cache = server.engine._memory.cache
     copied, computed = (server.engine._sessions[name].table.slots for name in ("0", "computed"))
