@@ -8,15 +8,15 @@ one is to write the two methods of `interface.py`.
 |----------|--------------|--------------------|--------------------------------------|-------------------------------|
 | `sdpa`   | any device   | any float          | row by row; keys in place where a    | on a CPU, in every test run   |
 |          |              |                    | row's slots are one run              |                               |
-| `varlen` | CUDA         | float16, bfloat16  | keys gathered for each layer, then   | metadata and gathering on a   |
-|          |              |                    | torch's varlen kernel for all rows   | CPU; the kernel nowhere yet   |
-| `paged`  | CUDA, Triton | float16, bfloat16, | our Triton kernel; keys in place, by | in Triton's interpreter (no   |
-|          |              | float32            | block table; long windows split      | bfloat16); compiled for sm_90 |
+| `varlen` | CUDA         | float16, bfloat16  | keys gathered for each layer, then   | on an H200, against `sdpa`;   |
+|          |              |                    | torch's varlen kernel for all rows   | all but the kernel on a CPU   |
+| `paged`  | CUDA, Triton | float16, bfloat16, | our Triton kernel; keys in place, by | on an H200, against `sdpa`;   |
+|          |              | float32            | block table; long windows split      | in Triton's interpreter       |
 
 `attention_backend("auto", device, model)` takes sdpa on a CPU; on a GPU paged, else varlen, else sdpa, whichever first
-comes to sdpa's result in a small step with the model's dtype and heads on that very device. No GPU was at hand when the
-GPU backends were written: their tests that need one skip without, tile sizes come from what the compiler reports, and
-nothing is known of their speed. CUDA graphs are left out for the same reason: they would need metadata of fixed shapes.
+comes to sdpa's result in a small step with the model's dtype and heads on that very device. Of the three only `paged`
+can be part of a recorded graph (`PagedAttention.fixed`): its work is written where the graph reads it. What was measured
+on a GPU is in docs/benchmarks/engine-gpu.md; the tests that need one skip without.
 
 What `sdpa` costs on a CPU: folding the query heads that share a key head, and leaving the mask out where a
 window is long, made an extend of 43 tokens over 13,000 keys 1.2 times (4 heads of 48, 2 key heads) to 1.7 times
