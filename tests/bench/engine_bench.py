@@ -43,8 +43,9 @@ from tests.bench.workload import Workload
 class Plan:
     """How much of everything is measured."""
 
-    # Window length -> sessions that the engine runs at once, and dialogues in a batch of the baselines.
-    windows: dict[int, tuple[tuple[int, ...], int]]
+    # Window length -> sessions that the engine runs at once, and dialogues in a batch of baselines (ii) and (i).
+    # A prefill has work enough alone: in a batch it gains nothing at the shortest window, and less at longer ones.
+    windows: dict[int, tuple[tuple[int, ...], int, int]]
     repeats: int
     ages: tuple[int, ...]
     age_repeats: int
@@ -59,7 +60,7 @@ class Plan:
 
 
 FULL = Plan(
-    windows={30: ((1, 8, 32), 8), 60: ((1, 8, 32), 8), 120: ((1, 8, 32), 4), 300: ((1, 4), 1)},
+    windows={30: ((1, 8, 32), 8, 8), 60: ((1, 8, 32), 8, 1), 120: ((1, 8, 32), 4, 1), 300: ((1, 4), 1, 1)},
     repeats=5,
     ages=(500, 1000, 2000, 5000, 10_000, 20_000),
     age_repeats=31,
@@ -72,7 +73,7 @@ FULL = Plan(
     load_streams={"engine": (64, 256), "evict_half": (16, 128), "resend": (2, 16)},
 )
 QUICK = Plan(
-    windows={30: ((1, 8), 2), 60: ((1, 4), 1)},
+    windows={30: ((1, 8), 2, 2), 60: ((1, 4), 1, 1)},
     repeats=2,
     ages=(100, 200, 400),
     age_repeats=3,
@@ -88,7 +89,7 @@ QUICK = Plan(
 
 def run(plan: Plan, model_dir: Path) -> Results:
     """Everything. Wall time is measured first and alone. Later CPU time of one thread is, of sides in turn, so that
-    another process on the other core hardly shows; what is not timed then has both cores.
+    the other process on the other core hardly shows.
     """
     started_s = time.monotonic()
     environment = Environment.now()
@@ -105,15 +106,11 @@ def run(plan: Plan, model_dir: Path) -> Results:
 
     cpu_s, timed_s = time.process_time(), time.monotonic()
     with ProcessPoolExecutor(1, get_context("spawn")) as beside:
-        aging = beside.submit(_aging, plan, model_dir)
+        untimed = beside.submit(_beside, plan, model_dir)
         windows = []
         with _progress("a round's cost", len(plan.windows), "window") as bar:
-            for window_rounds, (engine_sizes, baseline_batch) in plan.windows.items():
-                windows.append(
-                    round_cost.measure(
-                        workload, hf, window_rounds, engine_sizes, baseline_batch, plan.repeats
-                    )
-                )
+            for window_rounds, sizes in plan.windows.items():
+                windows.append(round_cost.measure(workload, hf, window_rounds, *sizes, plan.repeats))
                 bar.update()
         with _progress("the limit", len(plan.session_counts), "batch") as bar:
             limits = []
@@ -121,10 +118,8 @@ def run(plan: Plan, model_dir: Path) -> Results:
                 limits.append(limit.measure(workload, num_sessions, plan.repeats))
                 bar.update()
         timed_share = (time.process_time() - cpu_s) / (time.monotonic() - timed_s)
-        with _progress("held-out streams", plan.streams, "stream") as bar:
-            runs = held_out.run_streams(model_dir, plan.streams, plan.stream_rounds, 2, bar.update)
-        with _progress("age", 1, "session") as bar:
-            aged = aging.result()
+        with _progress("age, streams", 1, "session") as bar:
+            aged, runs = untimed.result()
             bar.update()
     return Results(
         environment=environment,
@@ -169,9 +164,11 @@ def _loads(plan: Plan, workload: Workload, window_rounds: int) -> list[engine_lo
     return loads
 
 
-def _aging(plan: Plan, model_dir: Path) -> age.Aging:
+def _beside(plan: Plan, model_dir: Path) -> tuple[age.Aging, list[held_out.StreamRun]]:
+    """What compares a session with itself, and what is not timed."""
     torch.set_num_threads(1)
-    return age.measure(Workload.load(model_dir), plan.ages, plan.age_repeats)
+    aged = age.measure(Workload.load(model_dir), plan.ages, plan.age_repeats)
+    return aged, held_out.run_streams(model_dir, plan.streams, plan.stream_rounds)
 
 
 def _progress(what: str, total: int, unit: str) -> tqdm:

@@ -23,7 +23,7 @@ from tests.bench.workload import QuietSessions, Workload
 # Lengths between two evictions at which a batch of baseline (ii) is timed: its cost is near linear in length.
 NUM_LENGTHS = 4
 # Consecutive rounds of a block, where every round of a side costs the same.
-MOST_ROUNDS = 32
+MOST_ROUNDS = 16
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,13 @@ def measure(
     window_rounds: int,
     engine_sizes: tuple[int, ...],
     baseline_batch: int,
+    resend_batch: int,
     num_repeats: int,
 ) -> WindowCost:
-    """All sides at one window length, interleaved; windows are full before anything is timed."""
+    """All sides at one window length, interleaved; windows are full before anything is timed.
+
+    `baseline_batch`: dialogues that baseline (ii) extends together beside one alone; `resend_batch`: that (i) prefills.
+    """
     past = [workload.quiet_round(index) for index in range(window_rounds)]
     timed: list[_Timed] = []
 
@@ -105,7 +109,7 @@ def measure(
         sessions = QuietSessions(workload, window_rounds, size)
         rounds = max(num_rounds // size, 3)
         timed.append(_Timed("engine", size, rounds, window_rounds, sessions.one_round))
-    for size in sorted({1, baseline_batch}):
+    for size in sorted({1, resend_batch}):
         resend = ResendWindow(hf, workload.instruction, window_rounds, size)
         resend.fill(past)
         timed.append(_Timed("resend", size, 1, window_rounds, _quiet(resend, workload, window_rounds)))

@@ -240,8 +240,8 @@ def against_measured(measured_at: Replica, planned: Replica, at: Assumed, seen: 
     rounds_s, fleet_rounds_s = (one.sessions_by_compute * seen.kept_fps for one in (measured_at, planned))
     return (
         f"**What was measured.** The 7B's shape with random weights and windows of {HELD_WINDOW_ROUNDS} rounds, "
-        f"encoder and engine in one process, held {HELD_ON_GPU} streams of a frame a second on an H200, in one trial of "
-        f"5 seconds ([engine-gpu.md](engine-gpu.md)): {HELD_ON_GPU} rounds a second, with nothing to spare by the "
+        f"encoder and engine in one process, held {HELD_ON_GPU} streams of a frame a second on an H200, in one trial "
+        f"of 5 seconds ([engine-gpu.md](engine-gpu.md)): {HELD_ON_GPU} rounds a second, with nothing to spare by the "
         f"clock; more were not tried. Here it is {measured_at.sessions_by_compute} cameras of {seen.kept_fps:.2f} "
         f"frames a second, {rounds_s:.0f} rounds a second on the slower H100, with {1 - at.busy:.0%} of the time to "
         f"spare: {rounds_s / HELD_ON_GPU:.1f} times as many. With windows of {at.window_rounds} rounds, which were not "
