@@ -10,7 +10,8 @@ from pathlib import Path
 from tests.bench.stopwatch import Spread, interleaved, seconds_of
 from tests.bench.workload import QuietSessions, Workload
 
-WINDOW_ROUNDS = 32
+# Short, so that what might grow is no small part of a round.
+WINDOW_ROUNDS = 8
 BLOCK_ROUNDS = 16
 
 

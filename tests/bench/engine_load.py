@@ -80,7 +80,7 @@ def measure(
     while num_streams and held is None:
         trial = run(num_streams, duration_s)
         held = trial if trial.holds(LIMIT_MS) else None
-        num_streams -= max(1, num_streams // 16)
+        num_streams -= max(1, num_streams // 10)
     return Load(
         side, window_rounds, script.response_share, script.reply_tokens, LIMIT_MS, tuple(trials), held
     )

@@ -1,15 +1,18 @@
 """Simulated streams that the checkpoint has not seen, longer than its window, run in every way that is compared.
 
-Nothing is timed here.
+Nothing is timed here, so streams are shared out among processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from models.data.place.label import Gold
 from models.data.place.layout import PLACE_HEIGHT, PLACE_WIDTH
@@ -206,10 +209,36 @@ class HeldOutRunner:
         )
 
 
-def run_streams(model_dir: Path, num_streams: int, num_rounds: int) -> list[StreamRun]:
-    """All streams, in order of their seeds."""
-    runner = HeldOutRunner(model_dir, num_rounds)
-    return [runner.run(FIRST_SEED + number) for number in range(num_streams)]
+def run_streams(
+    model_dir: Path,
+    num_streams: int,
+    num_rounds: int,
+    num_processes: int,
+    tick: Callable[[int], object],
+) -> list[StreamRun]:
+    """All streams, in order of their seeds; `tick` is told of each that is done."""
+    context = get_context("spawn")
+    with ProcessPoolExecutor(
+        num_processes, mp_context=context, initializer=_start_process, initargs=(model_dir, num_rounds)
+    ) as pool:
+        futures = [pool.submit(_run_seed, FIRST_SEED + number) for number in range(num_streams)]
+        for _ in as_completed(futures):
+            tick(1)
+        return [future.result() for future in futures]
+
+
+_runner: HeldOutRunner | None = None  # of a worker process
+
+
+def _start_process(model_dir: Path, num_rounds: int) -> None:
+    global _runner
+    torch.set_num_threads(1)
+    _runner = HeldOutRunner(model_dir, num_rounds)
+
+
+def _run_seed(seed: int) -> StreamRun:
+    assert _runner is not None
+    return _runner.run(seed)
 
 
 def _own_state(decision: Decision) -> State:

@@ -129,9 +129,12 @@ def measure(
         cycles.append(_Cycle(num_dropped, window_rounds, _full(evicting, past, workload, side), growing))
 
     everything = [*timed, *(part for cycle in cycles for part in (cycle.prefill, *cycle.growing))]
-    for one in everything:  # the first calls allocate
-        one.block()
-        one.blocks.clear()
+    for one in everything:
+        if (
+            one.num_rounds > 1
+        ):  # the first calls allocate; of single long rounds the median leaves that one out
+            one.block()
+            one.blocks.clear()
     interleaved([one.block for one in everything], num_repeats)
     costs = [one.cost() for one in timed]
     costs += [cost for cycle in cycles for cost in cycle.costs()]
