@@ -63,8 +63,8 @@ FULL = Plan(
     ages=(500, 2000, 5000, 10_000, 20_000),
     age_repeats=21,
     session_counts=(1, 5, 32),
-    streams=10,
-    stream_rounds=80,
+    streams=14,
+    stream_rounds=66,
     two_core_windows=(30, 120),
     load_trial_s=4.0,
     load_s=10.0,
@@ -86,8 +86,8 @@ QUICK = Plan(
 
 
 def run(plan: Plan, model_dir: Path) -> Results:
-    """Everything. Wall time is measured first, then CPU time of one thread, of sides in turn; what is not timed has both
-    cores.
+    """Everything. Wall time is measured first, then CPU time of one thread, of sides in turn; what is not timed has
+    both cores.
     """
     started_s = time.monotonic()
     environment = Environment.now()
