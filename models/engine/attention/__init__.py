@@ -15,8 +15,8 @@ one is to write the two methods of `interface.py`.
 
 `attention_backend("auto", device, model)` takes sdpa on a CPU; on a GPU paged, else varlen, else sdpa, whichever first
 comes to sdpa's result in a small step with the model's dtype and heads on that very device. Of the three only `paged`
-can be part of a recorded graph (`PagedAttention.fixed`): its work is written where the graph reads it. What was measured
-on a GPU is in docs/benchmarks/engine-gpu.md; the tests that need one skip without.
+can be part of a recorded graph (`PagedAttention.fixed`): its work is written where the graph reads it. What was
+measured on a GPU is in docs/benchmarks/engine-gpu.md; the tests that need one skip without.
 
 What `sdpa` costs on a CPU: folding the query heads that share a key head, and leaving the mask out where a
 window is long, made an extend of 43 tokens over 13,000 keys 1.2 times (4 heads of 48, 2 key heads) to 1.7 times
