@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from tests.bench.stopwatch import Spread, interleaved, seconds_of
 from tests.bench.workload import QuietSessions, Workload
 
@@ -85,12 +83,8 @@ def resident_bytes() -> int:
 
 
 def _run_to(sessions: QuietSessions, age_rounds: int) -> None:
-    """With both cores: nothing is timed."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(2)
     while sessions.num_rounds < age_rounds:
         sessions.one_round()
-    torch.set_num_threads(num_threads)
 
 
 def _timed_block(sessions: QuietSessions, into: list[float]) -> Callable[[], None]:
