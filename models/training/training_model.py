@@ -226,7 +226,7 @@ class TrainingModel(nn.Module):
         """Has what was looked at in this layer at hand after each forward pass."""
 
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            self._shares |= output[1] or {}
+            self._shares |= output[1]
 
         attention.register_forward_hook(keep)
 

@@ -112,10 +112,10 @@ def measure(
     for size in sorted({1, resend_batch}):
         resend = ResendWindow(hf, workload.instruction, window_rounds, size)
         resend.fill(past)
-        timed.append(_Timed("resend", size, 1, window_rounds, _quiet(resend, workload, window_rounds)))
+        timed.append(_Timed("resend", size, 1, window_rounds, quiet_rounds(resend, workload, window_rounds)))
     cropped = CroppedCache(hf, workload.instruction, window_rounds)
     cropped.fill(past)
-    quiet = _quiet(cropped, workload, window_rounds)
+    quiet = quiet_rounds(cropped, workload, window_rounds)
     timed.append(_Timed("cropped", 1, num_rounds, window_rounds, quiet))
 
     cycles: list[_Cycle] = []
@@ -141,7 +141,8 @@ def measure(
     return WindowCost(window_rounds, workload.window_tokens(window_rounds), tuple(costs))
 
 
-def _quiet(chat: Chat, workload: Workload, first_round: int) -> Callable[[], None]:
+def quiet_rounds(chat: Chat, workload: Workload, first_round: int) -> Callable[[], None]:
+    """Has the chat go through one more silent round at each call."""
     indices = count(first_round)
 
     def one_round() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from tests.bench.hugging_face import CroppedCache, HuggingFaceModel
+from tests.bench.round_cost import quiet_rounds
 from tests.bench.stopwatch import Spread, interleaved
 from tests.bench.workload import QuietSessions, Workload
 
@@ -39,15 +40,7 @@ def measure(workload: Workload, hf: HuggingFaceModel, window_rounds: int, num_re
     sessions = QuietSessions(workload, window_rounds, NUM_SESSIONS)
     chat = CroppedCache(hf, workload.instruction, window_rounds)
     chat.fill(workload.quiet_round(index) for index in range(window_rounds))
-    next_round = window_rounds
-
-    def plain_round() -> None:
-        nonlocal next_round
-        one = workload.quiet_round(next_round)
-        chat.decide(one)
-        chat.end_round(one.forced_reply or ())
-        next_round += 1
-
+    plain_round = quiet_rounds(chat, workload, window_rounds)
     engine_s: list[float] = []
     plain_s: dict[int, list[float]] = {threads: [] for threads in range(1, NUM_THREADS + 1)}
     works = [_timed(sessions.one_round, ENGINE_STEPS, NUM_THREADS, engine_s)]
