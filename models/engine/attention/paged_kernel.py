@@ -129,46 +129,29 @@ def attend_items(
     # Of nearly all keys every query sees every one; only the last ones have to be looked at one by one.
     num_seen = tl.maximum(tl.minimum(end_key, first_last_key + 1) - first_key, 0)
     end_seen = first_key + num_seen // TILE_KEYS * TILE_KEYS
-    for start in range(first_key, end_seen, TILE_KEYS):
-        best, total, mean = _fold(
-            best,
-            total,
-            mean,
-            queries,
-            keys,
-            values,
-            table,
-            start,
-            end_key,
-            last_keys,
-            scale,
-            cache_stride_slot,
-            HEAD_DIM,
-            PADDED_DIM,
-            BLOCK_TOKENS,
-            TILE_KEYS,
-            False,
-        )
-    for start in range(end_seen, end_key, TILE_KEYS):
-        best, total, mean = _fold(
-            best,
-            total,
-            mean,
-            queries,
-            keys,
-            values,
-            table,
-            start,
-            end_key,
-            last_keys,
-            scale,
-            cache_stride_slot,
-            HEAD_DIM,
-            PADDED_DIM,
-            BLOCK_TOKENS,
-            TILE_KEYS,
-            True,
-        )
+    for is_masked in tl.static_range(2):
+        begin = end_seen if is_masked else first_key
+        end = end_key if is_masked else end_seen
+        for start in range(begin, end, TILE_KEYS):
+            best, total, mean = _fold(
+                best,
+                total,
+                mean,
+                queries,
+                keys,
+                values,
+                table,
+                start,
+                end_key,
+                last_keys,
+                scale,
+                cache_stride_slot,
+                HEAD_DIM,
+                PADDED_DIM,
+                BLOCK_TOKENS,
+                TILE_KEYS,
+                is_masked,
+            )
 
     total = tl.where(total == 0.0, 1.0, total)
     mean = mean / total[:, None]
