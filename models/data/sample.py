@@ -53,6 +53,20 @@ class Truth:
         return replace(self, seen=self.seen[first:], acts=self.acts[first:])
 
 
+@dataclass(frozen=True, eq=False)
+class OtherInstruction:
+    """What the same T frames could have been watched under besides. asked: int64 [Q], as in `Truth`. states: int64 [T],
+    the state that would be right in each round."""
+
+    instruction: str
+    asked: np.ndarray
+    states: np.ndarray
+
+    def since(self, first: int) -> "OtherInstruction":
+        """Without the frames before `first`."""
+        return replace(self, states=self.states[first:])
+
+
 @dataclass(frozen=True)
 class Sample:
     """A dialogue over consecutive kept frames of one stream under one instruction.
@@ -61,7 +75,7 @@ class Sample:
     first_live: the first round after the instruction was given; the ones before are past, silent and not learnt.
     since: per round the index of the earliest round that its reply names (the beginning of a span); empty where
     every reply rests on its own round. held_out: what the training set never shows of this: layout, combination,
-    instruction.
+    instruction. others: given at the same moment as its own instruction.
     """
 
     task: str
@@ -73,3 +87,4 @@ class Sample:
     first_live: int = 0
     since: tuple[int, ...] = ()
     held_out: tuple[str, ...] = ()
+    others: tuple[OtherInstruction, ...] = ()

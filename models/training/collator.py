@@ -59,7 +59,16 @@ def _truth_batch(
     asked = np.stack([truth.asked for truth in truths])
     dialogues: list[Example | Question] = [*examples, *questions]
     ends = np.array([start + one.num_pinned - 1 for start, one in zip(starts, dialogues, strict=True)])
-    asking = question_batch(questions, question_starts) if questions else None
+    owners = [index for index, one in enumerate(examples) for _ in one.questions]
+    asking = None
+    if questions:
+        own_decisions = [start + one.decisions for start, one in zip(own_starts, examples, strict=True)]
+        asking = question_batch(
+            questions,
+            question_starts,
+            [own_decisions[owner] for owner in owners],
+            [int(ends[owner]) for owner in owners],
+        )
     looks = {name: _placed([one.looks[name] for one in examples], own_starts) for name in examples[0].looks}
     asked_at_once = torch.from_numpy(asked)
     if asking is not None:

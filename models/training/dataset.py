@@ -14,7 +14,7 @@ from models.training.loss import IGNORED
 from models.training.mistakes import with_mistakes
 from models.training.packing import Stretch
 from models.training.past_times import PastTimes
-from models.training.question import InstructionMaker, Question
+from models.training.question import Question
 from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat
 from models.vlm.positions import round_positions
@@ -40,7 +40,7 @@ class Example:
     past_times: PastTimes | None = None
     """None: not asked for."""
     questions: tuple[Question, ...] = ()
-    """Read beside it; they have nothing to do with it."""
+    """What could have been asked of it instead."""
 
 
 def make_example(
@@ -140,8 +140,11 @@ def _stretches(
 
 
 class SampleMaker(Protocol):
-    def __call__(self, seed: int, split: str, num_frames: int, *, drills: bool = False) -> Sample:
-        """`drills`: of tasks that ask for one thing in many more samples, in which it happens more often."""
+    def __call__(
+        self, seed: int, split: str, num_frames: int, *, drills: bool = False, num_others: int = 0
+    ) -> Sample:
+        """`drills`: of tasks that ask for one thing in many more samples, in which it happens more often.
+        `num_others`: other instructions that the sample has. Frames and rounds are the same with and without."""
         ...
 
 
@@ -158,7 +161,7 @@ class ClipPlan:
     that slid teaches the tasks `answers_once_asked` only from the `full_rounds`-th round on. Sessions that open late
     have at most as many past rounds.
 
-    `drills`: see `SampleMaker`. `num_questions`: instructions alone that come with each sample.
+    `drills`: see `SampleMaker`. `num_questions`: other instructions that are put at the decisions of each sample.
     """
 
     num_rounds: tuple[int, ...] = (16, 24, 32)
@@ -186,11 +189,8 @@ class ExampleDataset(Dataset[Example]):
         dialogue: Dialogue,
         pixels: PixelFormat,
         first_seed: int = 0,
-        make_instruction: InstructionMaker | None = None,
     ) -> None:
-        """`make_instruction`: needed where the plan has questions."""
         self._make_sample = make_sample
-        self._make_instruction = make_instruction
         self._split = split
         self._length = length
         self._plan = plan
@@ -210,7 +210,13 @@ class ExampleDataset(Dataset[Example]):
         num_dropped = 0
         if num_rounds == max(plan.num_rounds) and rng.random() < plan.joined_late:
             num_dropped = int(rng.integers(1, plan.max_dropped + 1))
-        sample = self._make_sample(seed, self._split, num_rounds + num_dropped, drills=plan.drills)
+        sample = self._make_sample(
+            seed,
+            self._split,
+            num_rounds + num_dropped,
+            drills=plan.drills,
+            num_others=plan.num_questions,
+        )
         num_context = _num_context_rounds(plan, sample, num_dropped)
         share = rng.random() if rng.random() < plan.mistaken else 0.0
         sample, given = with_mistakes(drop_rounds(sample, num_dropped), share, rng)
@@ -223,15 +229,10 @@ class ExampleDataset(Dataset[Example]):
             plan.window_rounds,
             asks_past_times=plan.asks_past_times,
         )
-        return replace(example, questions=self._questions(plan.num_questions, rng))
-
-    def _questions(self, num_questions: int, rng: np.random.Generator) -> tuple[Question, ...]:
-        if not num_questions:
-            return ()
-        make_instruction = self._make_instruction
-        if make_instruction is None:
-            raise ValueError("num_questions: needs a maker of instructions")
-        return tuple(Question.draw(make_instruction, self._dialogue, rng) for _ in range(num_questions))
+        # What is told in the first live round depends on what went before, and is another thing for each of them.
+        first_learnt = max(num_context, sample.first_live + 1)
+        questions = tuple(Question.draw(other, first_learnt, self._dialogue, rng) for other in sample.others)
+        return replace(example, questions=questions)
 
 
 def _num_context_rounds(plan: ClipPlan, sample: Sample, num_dropped: int) -> int:
@@ -253,4 +254,5 @@ def drop_rounds(sample: Sample, num_rounds: int) -> Sample:
         truth=sample.truth.since(num_rounds),
         first_live=max(0, sample.first_live - num_rounds),
         since=tuple(since - num_rounds for since in sample.since[num_rounds:]),
+        others=tuple(other.since(num_rounds) for other in sample.others),
     )

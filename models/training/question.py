@@ -1,14 +1,16 @@
-"""Instructions alone: what a small model reads many of for the price of one clip."""
+"""Other instructions that a clip could have been watched under: read beside it, and put at each of its decisions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import torch
 
+from models.data.sample import OtherInstruction
+from models.training.loss import IGNORED
 from models.vlm.dialogue import Dialogue
 
 _MAX_TIME_MS = 1_000_000
@@ -16,36 +18,38 @@ _MAX_TIME_MS = 1_000_000
 _MAX_GAP = 1_500
 
 
-class InstructionMaker(Protocol):
-    def __call__(self, rng: np.random.Generator) -> tuple[str, tuple[int, ...]]:
-        """An instruction, and what it asks for: a class of each `asked` column of a `Truth`."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class Question:
-    """A dialogue up to its first decision, without a frame.
+    """A dialogue up to its first decision, without a frame, that belongs to an example.
 
     token_ids: int64 [T]; the state of the round would come next. num_pinned: tokens up to the end of the instruction.
     gap: positions that lie between the instruction and the round, as if earlier rounds stood there; without it an
-    instruction would be looked for at one distance alone. asked: int64 [Q].
+    instruction would be looked for at one distance alone. asked: int64 [Q]. states: int64 [rounds], what would be right
+    in the rounds of the example; IGNORED where it is not learnt.
     """
 
     token_ids: np.ndarray
     num_pinned: int
     gap: int
     asked: np.ndarray
+    states: np.ndarray
 
     @classmethod
     def draw(
-        cls, make_instruction: InstructionMaker, dialogue: Dialogue, rng: np.random.Generator
+        cls, other: OtherInstruction, first_learnt: int, dialogue: Dialogue, rng: np.random.Generator
     ) -> Question:
-        instruction, asked = make_instruction(rng)
-        prefix = dialogue.pinned_prefix(instruction)
+        """`first_learnt`: of the rounds."""
+        prefix = dialogue.pinned_prefix(other.instruction)
         begin_ms = int(rng.integers(_MAX_TIME_MS))
         head = dialogue.frameless_round_head(begin_ms, begin_ms + 1000)
-        gap = int(rng.integers(_MAX_GAP))
-        return cls(np.array(prefix + head, dtype=np.int64), len(prefix), gap, np.array(asked, dtype=np.int64))
+        is_learnt = np.arange(len(other.states)) >= first_learnt
+        return cls(
+            np.array(prefix + head, dtype=np.int64),
+            len(prefix),
+            int(rng.integers(_MAX_GAP)),
+            other.asked,
+            np.where(is_learnt, other.states, IGNORED),
+        )
 
     @property
     def positions(self) -> np.ndarray:
@@ -55,16 +59,41 @@ class Question:
 
 
 class QuestionBatch(TypedDict):
-    """Where questions end in a packed sequence, int64 [n], and what they ask for, int64 [n, Q]."""
+    """Of n questions: where each is decided alone, int64 [n], and what it asks for, int64 [n, Q]. Of m rounds of
+    examples, int64 [m] each: where they are decided, rising; where the instruction ends that they stand under, and the
+    one that is put in its place; the state that then is right."""
 
     decisions: torch.Tensor
     asked: torch.Tensor
+    places: torch.Tensor
+    own_ends: torch.Tensor
+    other_ends: torch.Tensor
+    states: torch.Tensor
 
 
-def question_batch(questions: Sequence[Question], starts: Sequence[int]) -> QuestionBatch:
-    """`starts`: where each begins in the sequence."""
-    ends = [start + len(one.token_ids) - 1 for start, one in zip(starts, questions, strict=True)]
+def question_batch(
+    questions: Sequence[Question],
+    starts: Sequence[int],
+    decisions: Sequence[np.ndarray],
+    own_ends: Sequence[int],
+) -> QuestionBatch:
+    """`starts`: where each question begins in the packed sequence. Of the example that it belongs to: where its rounds
+    are `decisions`, int64 [rounds], and where its instruction ends."""
+    rounds = []
+    for question, start, places, own_end in zip(questions, starts, decisions, own_ends, strict=True):
+        learnt = question.states != IGNORED
+        other_end = start + question.num_pinned - 1
+        ends = np.broadcast_to([[own_end], [other_end]], (2, int(learnt.sum())))
+        rounds.append(np.stack((places[learnt], *ends, question.states[learnt])))
+    of_rounds = np.concatenate(rounds, axis=1)
+    of_rounds = of_rounds[:, of_rounds[0].argsort(kind="stable")]
+    at, own, other, states = (torch.from_numpy(row) for row in of_rounds)
+    ends_alone = [start + len(one.token_ids) - 1 for start, one in zip(starts, questions, strict=True)]
     return QuestionBatch(
-        decisions=torch.tensor(ends),
+        decisions=torch.tensor(ends_alone),
         asked=torch.from_numpy(np.stack([one.asked for one in questions])),
+        places=at,
+        own_ends=own,
+        other_ends=other,
+        states=states,
     )

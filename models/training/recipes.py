@@ -92,23 +92,8 @@ def tiny() -> ScratchRecipe:
         budget=FrameBudget(min_pixels=28 * 28, max_pixels=140 * 112),
         vocab_size=1024,
         max_steps=1600,
+        clips=ClipPlan(asks_past_times=True, drills=True, num_questions=4),
         later_passes=(
-            # Among a window's tokens those of the instruction are too few to be found by chance, so it is first read
-            # where there are hardly any others.
-            LaterPass(
-                max_steps=300,
-                batch_size=8,
-                clips=ClipPlan(
-                    num_rounds=(2, 4, 8),
-                    joined_late=0.0,
-                    asks_past_times=True,
-                    drills=True,
-                    num_questions=12,
-                ),
-                learning_rate=1.5e-3,
-                matrix_learning_rate=0.01,
-                truth_weight=1.0,
-            ),
             # Sessions as they are served, whose windows slide, and in which something was missed. What is right is
             # learnt before, from shorter histories; alone a model would hear itself, and go on with what it has missed.
             LaterPass(

@@ -21,7 +21,6 @@ from models.training.collator import Collator
 from models.training.corpus import tokenizer_texts
 from models.training.dataset import ClipPlan, Example, ExampleDataset, SampleMaker
 from models.training.muon import Muon
-from models.training.question import InstructionMaker
 from models.training.recipes import ScratchRecipe
 from models.training.scratch_model import write_random_checkpoint
 from models.training.tokenizer import train_tokenizer
@@ -35,12 +34,10 @@ from models.vlm.pixels import PixelFormat
 
 @dataclass(frozen=True)
 class Simulator:
-    """Where samples and instructions come from. `num_placed`: the first so many columns of what is seen say what is
-    where."""
+    """Where samples come from. `num_placed`: the first so many columns of what is seen say what is where."""
 
     make_sample: SampleMaker = simulated.make_sample
     num_placed: int = CELL_ROWS * CELL_COLS
-    make_instruction: InstructionMaker = simulated.make_instruction
 
 
 @dataclass(frozen=True)
@@ -169,16 +166,7 @@ class ScratchRun:
             model.truth_heads.load_state_dict(load_file(source / TRUTH_HEADS_FILE), strict=False)
 
         def examples(split: str, length: int, clips: ClipPlan) -> ExampleDataset:
-            simulator = self._simulator
-            return ExampleDataset(
-                simulator.make_sample,
-                split,
-                length,
-                clips,
-                dialogue,
-                pixels,
-                make_instruction=simulator.make_instruction,
-            )
+            return ExampleDataset(self._simulator.make_sample, split, length, clips, dialogue, pixels)
 
         right = replace(recipe.clips, mistaken=0.0, drills=False, num_questions=0)
         validation = examples("validation", recipe.num_validation_samples, right)

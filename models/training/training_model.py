@@ -14,11 +14,14 @@ from transformers import AutoModelForImageTextToText
 
 from models.training.bundled_packing import BundledPacking
 from models.training.loss import IGNORED, Balance, weighted_token_losses
+from models.training.other_decisions import OtherDecisions
 from models.training.packing import PACKED_ATTENTION, Look, Packing, Stretch
-from models.training.truth_heads import TRUTH_HEADS_FILE, TruthBatch, TruthHeads, TruthShape
+from models.training.question import QuestionBatch
+from models.training.truth_heads import TRUTH_HEADS_FILE, Heights, TruthBatch, TruthHeads, TruthShape
 from models.vlm import vision_tower
 from models.vlm.last_layer import LastLayer, Wanted
 from models.vlm.model import FAMILIES
+from models.vlm.state import State
 
 
 @dataclass(frozen=True)
@@ -72,16 +75,21 @@ class TrainingModel(nn.Module):
         self._on_the_way: dict[str, torch.Tensor] = {}
         self._shares: dict[str, torch.Tensor] = {}
         self._heads: dict[str, tuple[int, int]] = {}
+        self._other_decisions: OtherDecisions | None = None
         if truth is not None:
             self.truth_heads = TruthHeads(truth, vlm.config.text_config.hidden_size)
             num_layers = len(text.layers)
-            if num_layers < 2:
-                raise ValueError("the truth heads need a language model of at least two layers")
-            half_way = num_layers // 2 - 1
+            if num_layers < 3:
+                raise ValueError("the truth heads need a language model of at least three layers")
+            half_way = max(1, num_layers // 2 - 1)
             # Never the last layer, which may leave out what is not wanted and has to decide.
             higher_up = min(half_way + 1, num_layers - 2)
-            self._keep("half_way", text.layers[half_way])
-            self._keep("higher_up", text.layers[higher_up])
+            for name, layer in (
+                ("lower_down", half_way - 1),
+                ("half_way", half_way),
+                ("higher_up", higher_up),
+            ):
+                self._keep(name, text.layers[layer])
             last_head = vlm.config.text_config.num_attention_heads - 1
             # The first and the last of a layer, so that they can have keys of their own.
             self._heads = {
@@ -89,8 +97,9 @@ class TrainingModel(nn.Module):
                 "change": (0, last_head),
                 "state": (half_way, last_head),
                 "time": (higher_up, last_head),
-                "instruction": (higher_up, 0),
+                "instruction": (half_way, 0),
             }
+            self._other_decisions = OtherDecisions(text.layers, self._heads["instruction"])
             for layer in {layer for layer, _ in self._heads.values()}:
                 self._keep_shares(text.layers[layer].self_attn)
         self.last_parts: dict[str, torch.Tensor] = {}
@@ -141,10 +150,14 @@ class TrainingModel(nn.Module):
         if asked is not None:
             parts = self._truth_losses(visual, asked)
             parts["turn"] = self._loss_at_turns(hidden, at, input_ids[0], labels[0], asked)
+            if asked["questions"] is not None:
+                parts["others"] = self._loss_of_others(asked["questions"])
             loss = loss + self.truth_weight * torch.stack(list(parts.values())).sum()
             self.last_parts |= {name: part.detach() for name, part in parts.items()}
         self._on_the_way.clear()
         self._shares.clear()
+        if self._other_decisions is not None:
+            self._other_decisions.forget()
         return {"loss": loss} if self.training else {"loss": loss, "logits": logits, "targets": targets}
 
     def _hidden_states(
@@ -195,8 +208,7 @@ class TrainingModel(nn.Module):
         assert self.truth_heads is not None
         losses: dict[str, torch.Tensor] = self.truth_heads(
             visual,
-            self._on_the_way["half_way"][0],
-            self._on_the_way["higher_up"][0],
+            Heights(**{name: hidden[0] for name, hidden in self._on_the_way.items()}),
             truth,
             asks_what_is_seen=self.loss_config.asks_what_is_seen,
         )
@@ -221,6 +233,12 @@ class TrainingModel(nn.Module):
         states = (right[is_learnt, None] == ids).int().argmax(1)
         is_turn = (right != before)[is_learnt]
         return self.truth_heads.at_turns(hidden[torch.isin(at, decisions)], states, is_turn)
+
+    def _loss_of_others(self, questions: QuestionBatch) -> torch.Tensor:
+        assert self.truth_heads is not None and self._other_decisions is not None
+        hidden = self.vlm.model.language_model.norm(self._other_decisions.hidden_states(questions))
+        states = questions["states"]
+        return self.truth_heads.at_turns(hidden, states, states != State.SILENCE)
 
     def _keep_shares(self, attention: nn.Module) -> None:
         """Has what was looked at in this layer at hand after each forward pass."""

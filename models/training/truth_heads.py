@@ -48,6 +48,15 @@ class TruthBatch(TypedDict):
     looks: dict[str, torch.Tensor]
 
 
+@dataclass(frozen=True, eq=False)
+class Heights:
+    """What layers give of all tokens, [T, hidden] each, on the way up."""
+
+    lower_down: torch.Tensor
+    half_way: torch.Tensor
+    higher_up: torch.Tensor
+
+
 class TruthHead(nn.Module):
     """Classes of truth columns, read off features by one linear map."""
 
@@ -63,8 +72,8 @@ class TruthHead(nn.Module):
     def balanced(self, features: torch.Tensor, truth: torch.Tensor, is_rare: torch.Tensor) -> torch.Tensor:
         """Mean cross entropy where `is_rare`, bool [N, columns], and that where it is not, added up."""
         losses = self._losses(features, truth)
-        rare = losses[is_rare]
-        return losses[~is_rare].mean() + (rare.mean() if len(rare) else rare.sum())
+        parts = (losses[is_rare], losses[~is_rare])
+        return torch.stack([part.sum() / max(1, len(part)) for part in parts]).sum()
 
     @torch.no_grad()
     def accuracy(self, features: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -90,15 +99,17 @@ class TruthHeads(nn.Module):
     higher up: what was in the frame before, and what has come to be since (class 0: nothing has). Without the last
     two a model learns to go on with what it decided last, and not to compare: of two frames' features no single one
     says that they differ. Little changes from frame to frame, so in both what has changed weighs as much as all else.
-    `acts` and `asked`, from there too: what goes on, asked for or not, weighed likewise, and what the instruction asks
-    for. Only where the two are the same is there anything to tell, and what is asked for is rare: from states alone a
-    model learns to go by what happens, or to say nothing.
-    `understood`: what is asked for, half-way up where the instruction ends, so that there is one token to look at.
+    `acts`, from there too: what goes on, asked for or not, weighed likewise. `asked`, half-way up: what the instruction
+    asks for. Only where the two are the same is there anything to tell, and what is asked for is rare: from states
+    alone a model learns to go by what happens, or to say nothing. It is known before what goes on is, so that there are
+    layers left to compare the two in; of its columns hardly one is not 0, so these weigh as much as the rest.
+    `understood`: the same, lower down where the instruction ends, so that there is one token to look at.
     `times`: letters of times that stand in the history, from the same height, see `PastTimes`: replies that name a time
     are too rare to learn from them alone how one is looked up.
     `turn`: the state, from where it is read off, weighed likewise where it is another than in the round before. Of a
     hundred rounds of `event` one is the first in which something is under way; in the loss of the states it is hardly
-    to be seen, and a loss that is balanced itself speaks too often.
+    to be seen, and a loss that is balanced itself speaks too often. It reads the decisions under other instructions
+    too, all but Silence weighed as much as that (`OtherDecisions`).
     """
 
     def __init__(self, shape: TruthShape, hidden_size: int) -> None:
@@ -118,36 +129,34 @@ class TruthHeads(nn.Module):
     def forward(
         self,
         visual: torch.Tensor,
-        half_way: torch.Tensor,
-        higher_up: torch.Tensor,
+        heights: Heights,
         truth: TruthBatch,
         *,
         asks_what_is_seen: bool,
     ) -> dict[str, torch.Tensor]:
-        """Losses by head: visual [N * tokens, hidden], half_way and higher_up [T, hidden] of all tokens.
-
-        `asks_what_is_seen`: also the first four.
-        """
-        decided = _normed(higher_up[truth["decisions"]])
-        acts = truth["acts"]
+        """Losses by head: visual [N * tokens, hidden]. `asks_what_is_seen`: also the first four."""
+        read = _normed(heights.half_way[truth["decisions"]])
+        decided = _normed(heights.higher_up[truth["decisions"]])
+        understood = _normed(heights.lower_down[truth["ends"]])
         losses = {
-            "acts": self.acts.balanced(decided, acts, acts != 0),
-            "asked": self.asked(decided, truth["asked"]),
-            "understood": self.understood(_normed(half_way[truth["ends"]]), truth["asked_at_once"]),
+            "acts": _unless_zero(self.acts, decided, truth["acts"]),
+            "asked": _unless_zero(self.asked, read, truth["asked"]),
+            "understood": _unless_zero(self.understood, understood, truth["asked_at_once"]),
         }
         if asks_what_is_seen:
-            read = _normed(half_way[truth["decisions"]])
             losses |= self._what_is_seen(visual, read, decided, truth["seen"], truth["is_first"])
         questions, past_times = truth["questions"], truth["past_times"]
         if questions is not None:
-            losses["alone"] = self.asked(_normed(higher_up[questions["decisions"]]), questions["asked"])
+            alone = _normed(heights.half_way[questions["decisions"]])
+            losses["alone"] = _unless_zero(self.asked, alone, questions["asked"])
         if past_times is not None:
             letters = past_times["letters"][:, None]
-            losses["times"] = self.times(_normed(higher_up[past_times["places"]]), letters)
+            losses["times"] = self.times(_normed(heights.higher_up[past_times["places"]]), letters)
         return losses
 
     def at_turns(self, last: torch.Tensor, states: torch.Tensor, is_turn: torch.Tensor) -> torch.Tensor:
-        """Loss of the states, int64 [n], read off last [n, hidden]; is_turn, bool [n]: another than before."""
+        """Loss of the states, int64 [n], read off last [n, hidden]; is_turn, bool [n]: those that weigh as much as all
+        others."""
         return self.turn.balanced(_normed(last), states[:, None], is_turn[:, None])
 
     def _what_is_seen(
@@ -171,6 +180,11 @@ class TruthHeads(nn.Module):
             losses["before"] = self.before.balanced(features, before, has_changed)
             losses["changed"] = self.changed.balanced(features, (now + 1) * has_changed, has_changed)
         return losses
+
+
+def _unless_zero(head: TruthHead, features: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """What is not 0, of each column, weighs as much as what is."""
+    return head.balanced(features, truth, truth != 0)
 
 
 def _normed(hidden: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The last decoder layer, run only where its result is wanted.
+"""A decoder layer, run only where its result is wanted.
 
 Nothing attends to what the last layer makes of a token, so its queries, its attention and its MLP are needed
 only where logits are read: at one token of a row. Its keys and values are needed of all.
@@ -17,8 +17,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
-    """The tokens whose final hidden states are wanted, int64 [n]; and what the attention function is given in
-    the last layer, where it gets the queries of these tokens only, with the keys and values of all.
+    """The tokens whose hidden states are wanted, int64 [n]; and what the attention function is given in the layer,
+    where it gets the queries of these tokens only, with the keys and values of all.
     """
 
     index: torch.Tensor
@@ -45,36 +45,43 @@ class LastLayer(nn.Module):
         if wanted is None:
             whole: torch.Tensor = self._layer(hidden_states, **inputs)
             return whole
-        residual = hidden_states.index_select(1, wanted.index)
-        hidden = residual + self._attend(
-            self.input_layernorm(hidden_states), inputs["position_embeddings"], wanted
-        )
-        after: torch.Tensor = hidden + self.mlp(self.post_attention_layernorm(hidden))
-        return after
+        rows = hidden_states.index_select(1, wanted.index)
+        return run_rows(self, rows, hidden_states, inputs["position_embeddings"], wanted)
 
-    def _attend(
-        self, hidden: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], wanted: Wanted
-    ) -> torch.Tensor:
-        attention: Any = self.self_attn
-        query = self._heads(attention.q_proj(hidden.index_select(1, wanted.index)), "q_norm")
-        key = self._heads(attention.k_proj(hidden), "k_norm")
-        value = self._heads(attention.v_proj(hidden), None)
-        cos, sin = rotation
-        query = _rotate(query, cos.index_select(1, wanted.index), sin.index_select(1, wanted.index))
-        key = _rotate(key, cos, sin)
-        attend = ALL_ATTENTION_FUNCTIONS[attention.config._attn_implementation]
-        attended, _ = attend(
-            attention, query, key, value, None, scaling=attention.scaling, **wanted.attention
-        )
-        projected: torch.Tensor = attention.o_proj(attended.flatten(2))
-        return projected
 
-    def _heads(self, projected: torch.Tensor, norm: str | None) -> torch.Tensor:
-        """[1, heads, T, head_dim] of [1, T, heads * head_dim]; normed where the family norms before rotating."""
-        heads = projected.unflatten(-1, (-1, self.self_attn.head_dim))
-        if norm is not None and hasattr(self.self_attn, norm):
-            heads = getattr(self.self_attn, norm)(heads)
-        return heads.transpose(1, 2)
+def run_rows(
+    layer: Any,
+    rows: torch.Tensor,
+    hidden_states: torch.Tensor,
+    rotation: tuple[torch.Tensor, torch.Tensor],
+    wanted: Wanted,
+) -> torch.Tensor:
+    """What a layer makes of `rows`, [1, n, H], where the wanted tokens stand among the hidden states [1, T, H].
+
+    They need not be what stands there: they ask in its place, and are seen by nobody. `rotation`: cos and sin of the
+    T tokens.
+    """
+    attention = layer.self_attn
+    seen = layer.input_layernorm(hidden_states)
+    query = _heads(attention, attention.q_proj(layer.input_layernorm(rows)), "q_norm")
+    key = _heads(attention, attention.k_proj(seen), "k_norm")
+    value = _heads(attention, attention.v_proj(seen), None)
+    cos, sin = rotation
+    query = _rotate(query, cos.index_select(1, wanted.index), sin.index_select(1, wanted.index))
+    key = _rotate(key, cos, sin)
+    attend = ALL_ATTENTION_FUNCTIONS[attention.config._attn_implementation]
+    attended, _ = attend(attention, query, key, value, None, scaling=attention.scaling, **wanted.attention)
+    hidden = rows + attention.o_proj(attended.flatten(2))
+    after: torch.Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    return after
+
+
+def _heads(attention: Any, projected: torch.Tensor, norm: str | None) -> torch.Tensor:
+    """[1, heads, T, head_dim] of [1, T, heads * head_dim]; normed where the family norms before rotating."""
+    heads = projected.unflatten(-1, (-1, attention.head_dim))
+    if norm is not None and hasattr(attention, norm):
+        heads = getattr(attention, norm)(heads)
+    return heads.transpose(1, 2)
 
 
 def _rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

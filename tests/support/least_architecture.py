@@ -5,7 +5,7 @@ from models.training.scratch_model import Architecture
 LEAST_ARCHITECTURE = Architecture(
     hidden_size=32,
     intermediate_size=64,
-    num_layers=2,
+    num_layers=3,
     num_heads=2,
     num_kv_heads=1,
     mrope_section=(4, 2, 2),

@@ -38,9 +38,13 @@ _DRILLED = (
     "qa",
     "qa",
 )
+# Of what else a clip could be asked: what tells one thing among many, and there one kind of it as often as another.
+_OTHER_TASKS = (*("event",) * 3, *("grounding",) * 3, *("qa",) * 2, "action")
+_TELLING_OTHERS_SHARE = 0.85
 _HELD_OUT_INSTRUCTION_SHARE = 0.5
 _LATE_WORDING_SHARE = 0.5
 _ATTEMPTS = 6
+_OTHER_ATTEMPTS = 8
 _LEAD_S = 15
 # Who asks late does so after this many frames: all that has gone by is still in a window of 32 rounds.
 _LATE_FRAMES = (4, 24)
@@ -73,11 +77,18 @@ class Clip:
 
     @cached_property
     def rounds(self) -> tuple[Round, ...]:
-        return label(self.script.told_acts, self.views, self.times_ms, self.query, self.first_live)
+        return self.rounds_under(self.query)
 
     @cached_property
     def golds(self) -> tuple[Gold, ...]:
-        return gold_events(self.script.told_acts, self.views, self.times_ms, self.query, self.first_live)
+        return self.golds_under(self.query)
+
+    def rounds_under(self, query: Query) -> tuple[Round, ...]:
+        """What would be right to say if this had been asked, at the same moment."""
+        return label(self.script.told_acts, self.views, self.times_ms, query, self.first_live)
+
+    def golds_under(self, query: Query) -> tuple[Gold, ...]:
+        return gold_events(self.script.told_acts, self.views, self.times_ms, query, self.first_live)
 
     @cached_property
     def since(self) -> tuple[int, ...]:
@@ -142,6 +153,24 @@ def draw_clip(
     }
     held_out = tuple(name for name, is_held_out in marks.items() if is_held_out)
     return Clip(chosen, instruction, query, script, times_ms, first_live, held_out)
+
+
+def draw_others(
+    clip: Clip, split: str, num_others: int, rng: np.random.Generator
+) -> tuple[tuple[str, Query], ...]:
+    """What else the clip could be asked, with the words; most of it tells something there."""
+    others = []
+    for _ in range(num_others):
+        task = _OTHER_TASKS[int(rng.integers(len(_OTHER_TASKS)))]
+        attempts = _OTHER_ATTEMPTS if rng.random() < _TELLING_OTHERS_SHARE else 1
+        for _ in range(attempts):
+            query = _draw_of_family(rng, shown_queries(task, split))
+            # Every question has a first answer.
+            if len(clip.golds_under(query)) > (1 if query.question else 0):
+                break
+        instruction, _ = _draw_instruction(rng, query, split, clip.first_live > 0)
+        others.append((instruction, query))
+    return tuple(others)
 
 
 def keep_times(script: Script, begin_ms: int, num_frames: int, sampler: SamplerConfig) -> list[int]:

@@ -7,10 +7,8 @@ the truth for a watch.
 from functools import cache
 from typing import NamedTuple
 
-import numpy as np
-
 from models.data.place.act import CAR_KINDS, DOOR_KINDS, LIGHT_KINDS, PARCEL_KINDS, PERSON_KINDS
-from models.data.place.query import PASSERS, TASKS, Query, queries, shown_queries
+from models.data.place.query import PASSERS, TASKS, Query, queries
 from models.data.place.wording import VERBS, subject, tail
 
 
@@ -156,16 +154,6 @@ def templates(task: str) -> tuple[Wordings, ...]:
     if task == "grounding":
         return (_ON_SPAN_OF_ACT, _ON_SPAN_OF_STATE)
     return tuple(_QUESTION_WORDINGS.values())
-
-
-def draw_instruction(rng: np.random.Generator) -> tuple[str, Query]:
-    """An instruction that training may show, and its meaning: any task, any query of it, any wording."""
-    task = TASKS[int(rng.integers(len(TASKS)))]
-    allowed = shown_queries(task, "train")
-    query = allowed[int(rng.integers(len(allowed)))]
-    texts = wordings(query)
-    may_show = (*texts.seen, *texts.late)
-    return may_show[int(rng.integers(len(may_show)))], query
 
 
 @cache

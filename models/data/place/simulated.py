@@ -1,18 +1,19 @@
 """Training samples from clips of the watched place, as a camera would have brought them."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
-from models.data.place.clip import Clip, draw_clip
-from models.data.place.instruction import draw_instruction
+from models.data.place.clip import Clip, draw_clip, draw_others
 from models.data.place.layout import PLACE_HEIGHT, PLACE_WIDTH
 from models.data.place.picture import draw
+from models.data.place.query import Query
 from models.data.place.split import split_rng
 from models.data.place.truth import TRUTH_SIZES, acts_of, asked_of, seen_of
 from models.data.place.view import View
-from models.data.sample import Sample, Truth
+from models.data.sample import OtherInstruction, Sample, Truth
 from models.vlm.frame_sampler import SamplerConfig
 
 SOURCE = "simulated place"
@@ -31,16 +32,13 @@ def make_sample(
     sampler: SamplerConfig | None = None,
     *,
     drills: bool = False,
+    num_others: int = 0,
 ) -> Sample:
-    """One labelled clip, deterministic in its arguments, drawn as by `draw_clip`."""
+    """One labelled clip, deterministic in its arguments, drawn as by `draw_clip`. num_others: of its `others`."""
     clip = draw_clip(seed, split, num_frames, task, sampler, drills=drills)
-    return clip_sample(clip, budget_hw, split_rng(split, seed, "camera"))
-
-
-def make_instruction(rng: np.random.Generator) -> tuple[str, tuple[int, ...]]:
-    """An instruction that training may show, and what it asks for as in `Truth.asked`."""
-    instruction, query = draw_instruction(rng)
-    return instruction, asked_of(query)
+    others = draw_others(clip, split, num_others, split_rng(split, seed, "others"))
+    sample = clip_sample(clip, budget_hw, split_rng(split, seed, "camera"))
+    return replace(sample, others=tuple(_other_instruction(clip, *other) for other in others))
 
 
 def clip_sample(
@@ -64,6 +62,13 @@ def clip_sample(
         first_live=clip.first_live,
         since=clip.since,
         held_out=clip.held_out,
+    )
+
+
+def _other_instruction(clip: Clip, instruction: str, query: Query) -> OtherInstruction:
+    states = [round_.state for round_ in clip.rounds_under(query)]
+    return OtherInstruction(
+        instruction, np.array(asked_of(query), dtype=np.int64), np.array(states, dtype=np.int64)
     )
 
 

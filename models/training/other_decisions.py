@@ -1,0 +1,78 @@
+"""What a small model would decide if another instruction had been given: many of them learnt from the same frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.training.question import QuestionBatch
+from models.vlm.last_layer import Wanted, run_rows
+
+
+class OtherDecisions:
+    """Decides rounds again, with another instruction in the place of their own.
+
+    Where a state is decided, one head reads the instruction off its last token (`Look` shows it where that is). Only
+    what this head brings is exchanged, and the deciding token alone goes on from there, through the layers above,
+    among all else as it stands. With the instruction that stands there it is the decision of the model itself. So a
+    frame teaches under as many instructions as there are, each for a few tokens, where a dialogue of its own would
+    have all of the frame's.
+    """
+
+    def __init__(self, layers: nn.ModuleList, reader: tuple[int, int]) -> None:
+        """`layers`: of a language model that runs over packed sequences. `reader`: layer and head that read."""
+        self._layers = layers
+        self._number, self._head = reader
+        self._inputs: dict[int, torch.Tensor] = {}
+        self._given: dict[str, Any] = {}
+        self._attended = torch.empty(0)
+        for number in range(self._number, len(layers)):
+            self._keep_input(number)
+        reading: Any = layers[self._number]
+        reading.self_attn.register_forward_hook(self._keep_attended)
+
+    def hidden_states(self, questions: QuestionBatch) -> torch.Tensor:
+        """[m, H] of the m decisions, as the last layer gives them, of the forward pass before. Differentiable."""
+        reading: Any = self._layers[self._number]
+        places = questions["places"]
+        rows = self._inputs[self._number][:, places] + self._attended[:, places] + self._exchanged(questions)
+        rows = rows + reading.mlp(reading.post_attention_layernorm(rows))
+        wanted = Wanted(places, {"packing": self._given["packing"].only(places)})
+        for number in range(self._number + 1, len(self._layers)):
+            rotation = self._given["position_embeddings"]
+            rows = run_rows(self._layers[number], rows, self._inputs[number], rotation, wanted)
+        return rows[0]
+
+    def forget(self) -> None:
+        """Lets go of what was kept of the last forward pass."""
+        self._inputs.clear()
+        self._given.clear()
+        self._attended = torch.empty(0)
+
+    def _exchanged(self, questions: QuestionBatch) -> torch.Tensor:
+        """[m, H]: what the head brings from the other instruction's end, less what it brought from that of the own."""
+        ends, of_end = torch.stack((questions["other_ends"], questions["own_ends"])).unique(
+            return_inverse=True
+        )
+        reading: Any = self._layers[self._number]
+        attention = reading.self_attn
+        value = attention.v_proj(reading.input_layernorm(self._inputs[self._number][0, ends]))
+        key_head = self._head // attention.num_key_value_groups
+        of_head = value.unflatten(-1, (-1, attention.head_dim))[:, key_head]
+        first = self._head * attention.head_dim
+        brought = F.linear(of_head, attention.o_proj.weight[:, first : first + attention.head_dim])
+        others, own = brought[of_end]
+        return others - own
+
+    def _keep_input(self, number: int) -> None:
+        def keep(layer: nn.Module, inputs: tuple[Any, ...], given: dict[str, Any]) -> None:
+            self._inputs[number] = inputs[0]
+            self._given = given
+
+        self._layers[number].register_forward_pre_hook(keep, with_kwargs=True)
+
+    def _keep_attended(self, attention: nn.Module, inputs: Any, output: Any) -> None:
+        self._attended = output[0]
