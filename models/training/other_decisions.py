@@ -16,9 +16,9 @@ class OtherDecisions:
     """Decides rounds again, with another instruction in the place of their own.
 
     Where a state is decided, one head reads the instruction off its last token (`Look` shows it where that is). Only
-    what this head brings is exchanged, and the deciding token alone goes on from there, through the layers above,
-    among all else as it stands. With the instruction that stands there it is the decision of the model itself. So a
-    frame teaches under as many instructions as there are, each for a few tokens, where a dialogue of its own would
+    what this head brings is exchanged, and the deciding token alone goes on from there, through the layers above, among
+    all else as it stands; itself it sees as it was. Under its own instruction a round is decided as the model does. So
+    a frame teaches under as many instructions as there are, each for a few tokens, where a dialogue of its own would
     have all of the frame's.
     """
 

@@ -85,9 +85,8 @@ def question_batch(
         other_end = start + question.num_pinned - 1
         ends = np.broadcast_to([[own_end], [other_end]], (2, int(learnt.sum())))
         rounds.append(np.stack((places[learnt], *ends, question.states[learnt])))
-    of_rounds = np.concatenate(rounds, axis=1)
-    of_rounds = of_rounds[:, of_rounds[0].argsort(kind="stable")]
-    at, own, other, states = (torch.from_numpy(row) for row in of_rounds)
+    of_rounds = torch.from_numpy(np.concatenate(rounds, axis=1))
+    at, own, other, states = of_rounds[:, of_rounds[0].argsort(stable=True)]
     ends_alone = [start + len(one.token_ids) - 1 for start, one in zip(starts, questions, strict=True)]
     return QuestionBatch(
         decisions=torch.tensor(ends_alone),

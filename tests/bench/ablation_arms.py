@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from models.data.sample import Sample
 from models.training.dataset import SampleMaker
 from models.training.recipes import ScratchRecipe
@@ -69,10 +71,12 @@ class ArmSamples:
     seed: int
     is_respond_only: bool = False
 
-    def __call__(self, seed: int, split: str, num_frames: int, *, drills: bool = False) -> Sample:
+    def __call__(
+        self, seed: int, split: str, num_frames: int, *, drills: bool = False, num_others: int = 0
+    ) -> Sample:
         if split == "train":
             seed += self.seed * _SEED_STEP
-        sample = self.make_sample(seed, split, num_frames, drills=drills)
+        sample = self.make_sample(seed, split, num_frames, drills=drills, num_others=num_others)
         return without_standby(sample) if self.is_respond_only else sample
 
 
@@ -81,4 +85,8 @@ def without_standby(sample: Sample) -> Sample:
     rounds = tuple(
         replace(one, state=State.SILENCE) if one.state is State.STANDBY else one for one in sample.rounds
     )
-    return replace(sample, rounds=rounds)
+    others = tuple(
+        replace(other, states=np.where(other.states == State.STANDBY, State.SILENCE, other.states))
+        for other in sample.others
+    )
+    return replace(sample, rounds=rounds, others=others)

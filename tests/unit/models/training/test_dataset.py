@@ -123,8 +123,8 @@ def test_what_a_window_that_slid_teaches(
     make_sample: SampleMaker, dialogue: Dialogue, pixels: PixelFormat
 ) -> None:
     def of_task(task: str, first_live: int) -> SampleMaker:
-        return lambda seed, split, n, *, drills=False: replace(
-            make_sample(seed, split, n), task=task, first_live=first_live
+        return lambda seed, split, n, **asked: replace(
+            make_sample(seed, split, n, **asked), task=task, first_live=first_live
         )
 
     plan = ClipPlan((6,), joined_late=1.0, max_dropped=1, overlap_rounds=2, full_rounds=4)
@@ -195,25 +195,16 @@ def test_where_to_look_for_times_is_placed_with_its_example(
 def test_questions_are_instructions_without_a_frame(
     make_sample: SampleMaker, dialogue: Dialogue, pixels: PixelFormat
 ) -> None:
-    def make_instruction(rng: np.random.Generator) -> tuple[str, tuple[int, ...]]:
-        letter = int(rng.integers(26))
-        return f"Tell me of {chr(97 + letter)}.", (letter,)
-
     plan = ClipPlan(num_rounds=(3,), joined_late=0.0, num_questions=2)
-    asking, again = (
-        ExampleDataset(make_sample, "train", 4, plan, dialogue, pixels, make_instruction=make_instruction)
-        for _ in range(2)
-    )
+    asking, again = (make_dataset(make_sample, dialogue, pixels, plan) for _ in range(2))
     silent = make_dataset(make_sample, dialogue, pixels, replace(plan, num_questions=0))
     _ = again[0]
     for mine, theirs in zip(asking[2].questions, again[2].questions, strict=True):
-        assert np.array_equal(mine.token_ids, theirs.token_ids) and np.array_equal(mine.asked, theirs.asked)
-    letters = {int(question.asked[0]) for index in range(4) for question in asking[index].questions}
-    assert len(letters) > 4
+        assert np.array_equal(mine.token_ids, theirs.token_ids)
     for question in asking[1].questions:
-        prefix = dialogue.pinned_prefix(f"Tell me of {chr(97 + question.asked[0])}.")
+        prefix = dialogue.pinned_prefix("Tell me when it was dark.")
         assert question.token_ids[: question.num_pinned].tolist() == prefix
-        assert dialogue.image_token_id not in question.token_ids
+        assert question.asked.tolist() == [0] and dialogue.image_token_id not in question.token_ids
 
     examples, without = [asking[0], asking[1]], [silent[0], silent[1]]
     batch, plain = Collator(pixels)(examples), Collator(pixels)(without)
@@ -238,8 +229,32 @@ def test_questions_are_instructions_without_a_frame(
         far = batch["position_ids"][:, 0, end - 1] - batch["position_ids"][:, 0, at]
         assert far.tolist() == 3 * [end - 1 - at + question.gap]
     assert len({question.gap for question in questions}) == len(questions)
-    with pytest.raises(ValueError, match="num_questions"):
-        _ = make_dataset(make_sample, dialogue, pixels, plan)[0]
+
+
+def test_each_learnt_round_is_decided_under_each_question(
+    make_sample: SampleMaker, dialogue: Dialogue, pixels: PixelFormat
+) -> None:
+    plan = ClipPlan(num_rounds=(5,), joined_late=1.0, max_dropped=1, overlap_rounds=2, num_questions=2)
+    examples = [make_dataset(make_sample, dialogue, pixels, plan)[index] for index in (0, 1)]
+    # What is learnt is what the sample says of the rounds that are left.
+    for seed, example in enumerate(examples):
+        states = make_sample(seed, "train", 6, num_others=1).others[0].states[1:]
+        expected = [IGNORED, IGNORED, *states[2:]]
+        assert [question.states.tolist() for question in example.questions] == 2 * [expected]
+    truth = Collator(pixels)(examples)["truth"]
+    put = truth["questions"]
+    # Of two examples three rounds each, each under two questions.
+    assert put["places"].tolist() == [
+        int(at) for at in truth["decisions"][[2, 3, 4, 7, 8, 9]] for _ in (0, 1)
+    ]
+    assert put["own_ends"].tolist() == 6 * [int(truth["ends"][0])] + 6 * [int(truth["ends"][1])]
+    assert put["other_ends"].tolist() == 3 * truth["ends"][2:4].tolist() + 3 * truth["ends"][4:].tolist()
+    states = [state for example in examples for state in example.questions[0].states[2:] for _ in (0, 1)]
+    assert put["states"].tolist() == states
+    # What is told in the first round after a late instruction depends on what went before.
+    late = replace(make_sample(0, "train", 5, num_others=1), first_live=2)
+    dataset = make_dataset(lambda *_, **__: late, dialogue, pixels, replace(plan, joined_late=0.0))
+    assert (dataset[0].questions[0].states == IGNORED).tolist() == [True, True, True, False, False]
 
 
 def test_text_on_silence_is_refused(

@@ -3,6 +3,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,11 +70,11 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     # Seeds of the second batch of the tower's lessons, and of the second of the main part.
     to_end_at = {1_000_000_002, 2}
 
-    def killing_sample(seed: int, split: str, num_frames: int, *, drills: bool = False) -> Sample:
+    def killing_sample(seed: int, split: str, num_frames: int, **asked: Any) -> Sample:
         if split == "train" and seed in to_end_at:
             to_end_at.remove(seed)
             os.kill(os.getpid(), signal.SIGTERM)
-        return make_sample(seed, split, num_frames, drills=drills)
+        return make_sample(seed, split, num_frames, **asked)
 
     run = ScratchRun(recipe, broken, simulator=Simulator(killing_sample, 0))
     run.train()
@@ -109,14 +110,13 @@ def test_a_second_pass_goes_on_with_what_the_first_has_taught(
     two_passes = replace(recipe, later_passes=(second,))
     to_end_at = [4]  # in the second pass, whose first samples are those of the first
 
-    def killing_sample(seed: int, split: str, num_frames: int, *, drills: bool = False) -> Sample:
+    def killing_sample(seed: int, split: str, num_frames: int, **asked: Any) -> Sample:
         if (tmp_path / "taught_1").exists() and split == "train" and seed in to_end_at:
             to_end_at.remove(seed)
             os.kill(os.getpid(), signal.SIGTERM)
-        return make_sample(seed, split, num_frames, drills=drills)
+        return make_sample(seed, split, num_frames, **asked)
 
-    simulator = Simulator(killing_sample, 0, lambda rng: ("Tell me when it was dark.", (0,)))
-    run = ScratchRun(two_passes, tmp_path, simulator=simulator)
+    run = ScratchRun(two_passes, tmp_path, simulator=Simulator(killing_sample, 0))
     run.train()
     assert not to_end_at and newest_checkpoint(tmp_path / "pass_1").name == "checkpoint-4"
     taught = load_file(tmp_path / "taught_1" / "model.safetensors")

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from models.vlm.state import State
 def test_counts_are_of_all_that_the_steps_learn(recipe: ScratchRecipe, make_sample: SampleMaker) -> None:
     taught = np.zeros(3, dtype=int)
 
-    def counting(seed: int, split: str, num_frames: int, *, drills: bool = False) -> Sample:
-        sample = make_sample(seed, split, num_frames)
+    def counting(seed: int, split: str, num_frames: int, **asked: Any) -> Sample:
+        sample = make_sample(seed, split, num_frames, **asked)
         states = [one.state for one in sample.rounds]
         taught[:] += [states.count(state) for state in State]
         return sample

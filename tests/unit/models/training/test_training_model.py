@@ -189,13 +189,20 @@ def test_what_goes_on_and_what_is_asked_are_read_where_the_state_is_decided(tmp_
     alone = [losses([one])["asked"] * len(one.frames) for one in (first, second)]
     assert still["asked"] == pytest.approx(sum(alone) / (len(first.frames) + len(second.frames)), rel=1e-5)
     # Questions beside them are read as well, and change nothing else.
-    question = Question(first.token_ids[: first.num_pinned + 3], first.num_pinned, 7, np.array([0]))
+    question = Question(
+        first.token_ids[: first.num_pinned + 3],
+        first.num_pinned,
+        7,
+        np.array([0]),
+        np.full(len(first.frames), State.SILENCE),
+    )
     beside = losses([replace(first, questions=(question,)), second])
-    assert beside.pop("alone") > 0
-    others = [name for name in still if beside[name] != pytest.approx(still[name], rel=1e-5)]
-    assert sorted(others) == ["look_instruction", "understood"]
+    assert beside.pop("alone") > 0 and beside.pop("others") > 0
+    changed = [name for name in still if beside[name] != pytest.approx(still[name], rel=1e-5)]
+    assert sorted(changed) == ["look_instruction", "understood"]
     of_question = losses([with_truth(first, asked=np.array([0]))])["understood"]
-    assert beside["understood"] == pytest.approx((2 * still["understood"] + of_question) / 3, rel=1e-5)
+    # What is asked for weighs as much as what is not.
+    assert beside["understood"] == pytest.approx(still["understood"] + of_question, rel=1e-5)
     # One act weighs as much as all that does not go on: no sixteenth of the mean.
     acts = np.zeros_like(second.truth.acts)
     acts[-1, 0] = 2

@@ -5,13 +5,14 @@ import pytest
 from PIL import Image
 
 from models.data.place.balance import balances, table
-from models.data.place.clip import MAX_SPAN_ROUNDS, draw_clip
+from models.data.place.clip import MAX_SPAN_ROUNDS, draw_clip, draw_others
 from models.data.place.contact_sheet import main
 from models.data.place.instruction import find_query, wordings
+from models.data.place.label import label
 from models.data.place.query import TASKS
 from models.data.place.simulated import make_sample
 from models.data.place.split import HELD_OUT_COMBINATIONS, SPLITS
-from models.data.place.truth import TRUTH_SIZES
+from models.data.place.truth import TRUTH_SIZES, asked_of
 from models.vlm.frame_sampler import SamplerConfig
 from models.vlm.state import State
 
@@ -106,6 +107,36 @@ def test_what_drills_ask_for_happens_more_often():
         assert not any(clip.held_out for clip in told[True])
     tasks = [draw_clip(seed, "train", 6, drills=True).task for seed in range(150)]
     assert set(tasks) == set(TASKS) and tasks.count("event") > 1.5 * tasks.count("action")
+
+
+def test_other_instructions_have_the_states_that_they_would_have_alone():
+    states, tasks, num_telling = [], [], 0
+    for seed in range(30):
+        sample, plain = make_sample(seed, "train", 24, num_others=3), make_sample(seed, "train", 24)
+        assert np.array_equal(sample.frames, plain.frames) and sample.rounds == plain.rounds
+        clip = draw_clip(seed, "train", 24)
+        assert len(sample.others) == 3 and not plain.others
+        for other in sample.others:
+            query = next(query for task in TASKS if (query := _query_or_none(task, other.instruction)))
+            alone = label(clip.script.told_acts, clip.views, clip.times_ms, query, clip.first_live)
+            assert other.states.tolist() == [round_.state for round_ in alone]
+            assert other.asked.tolist() == list(asked_of(query)) and not query.held_out
+            num_telling += any(other.states[clip.first_live + 1 :] != State.SILENCE)
+            states += other.states.tolist()
+            tasks.append(query.task)
+    # Of one thing in many, which mostly happens.
+    assert set(tasks) == set(TASKS) - {"narration"} and num_telling > 50
+    assert all(states.count(state) > 60 for state in State), [states.count(state) for state in State]
+    clip = draw_clip(3, "test", 24)
+    others = draw_others(clip, "test", 60, np.random.default_rng(0))
+    assert any(text in wordings(query).held_out for text, query in others)
+
+
+def _query_or_none(task, instruction):
+    try:
+        return find_query(task, instruction)
+    except ValueError:
+        return None
 
 
 def test_long_streams_ask_only_what_a_window_can_answer():
