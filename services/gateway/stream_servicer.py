@@ -1,6 +1,5 @@
 """Streams over gRPC."""
 
-import re
 from collections.abc import Callable
 
 import grpc
@@ -10,6 +9,7 @@ from services.gateway.event_log import EventLog
 from services.gateway.validation import check_id, checked_stream
 from services.shared.control_log import AddedStream, ControlView, end_key, epoch_key, stream_key, watch_key
 from services.shared.errors import AlreadyExists
+from services.shared.source_address import public_address
 from streamo.v1 import stream_pb2 as pb
 from streamo.v1.control_pb2 import ControlRecord
 from streamo.v1.stream_pb2_grpc import StreamServiceServicer
@@ -71,13 +71,11 @@ class StreamServicer(StreamServiceServicer):
 
 
 def _public(stream: pb.Stream) -> pb.Stream:
-    """What may be told of a stream: no password, and of an address nothing from its query on."""
+    """What may be told of a stream: no password, and of an address what holds none."""
     public = pb.Stream()
     public.CopyFrom(stream)
     public.ClearField("password")
-    if "://" in stream.source:
-        # Some cameras take the password in the query, so none of it is told; ingest holds to the same rule.
-        public.source = re.split(r"[?#]", stream.source, maxsplit=1)[0]
+    public.source = public_address(stream.source)
     return public
 
 

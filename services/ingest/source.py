@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import Path
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
+from services.shared.source_address import public_address
 from streamo.v1.stream_pb2 import Stream
 
 _NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https")
@@ -90,17 +91,13 @@ class Source:
         if user:
             login = quote(user, safe="") + (":" + quote(word, safe="") if word else "") + "@"
         address = urlunsplit(SplitResult(scheme, login + place, url.path, url.query, ""))
-        secrets = {
-            word,
-            quote(word, safe=""),
-            url.query,
-            *(v for _, _, v in map(_pair, url.query.split("&")) if v),
-        }
+        bare = urlunsplit(SplitResult(scheme, place, url.path, url.query, ""))
+        label = public_address(bare)
+        secrets = {word, quote(word, safe=""), *_hidden(bare.removeprefix(label))}
         return cls(
             kind=SourceKind.RTSP if scheme.startswith("rtsp") else SourceKind.HTTP,
             address=address,
-            # Some cameras take the password in the query, so none of it is told.
-            label=urlunsplit(SplitResult(scheme, place, url.path, "", "")),
+            label=label,
             protocols=_PROTOCOLS[scheme],
             secrets=tuple(sorted((s for s in secrets if len(s) >= 3), key=len, reverse=True)),
         )
@@ -117,5 +114,8 @@ class Source:
         return text
 
 
-def _pair(part: str) -> tuple[str, str, str]:
-    return part.partition("=")
+def _hidden(rest: str) -> set[str]:
+    """What is to be found in no message: the rest of an address as it stands, without its first sign, and each value in
+    it, however values are told apart."""
+    values = (value for signs in ("&", "&/;", "&/;_,") for value in re.findall(f"=([^{signs}]+)", rest))
+    return {rest, rest[1:], *values}

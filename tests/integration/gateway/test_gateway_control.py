@@ -292,6 +292,8 @@ def test_the_query_of_a_source_is_kept_for_ingest_and_told_to_nobody(
     assert [status.stream.source for status in client.list_streams()] == ["rtsp://cam/h264"]
     assert control.wait_for(1, 10).streams["cam"].stream.source == source
     assert client.add_stream("file", "/videos/what?.mp4").source == "/videos/what?.mp4"
+    in_path = f"rtsp://cam:554/live/user=admin_password={SECRET}_channel=1.sdp"
+    assert client.add_stream("path", in_path).source == "rtsp://cam:554/live/"
 
 
 def test_an_unexpected_error_is_internal_and_logged_once_without_what_was_sent(

@@ -99,6 +99,11 @@ def test_an_ipv6_host_keeps_its_brackets():
         (source_of("rtsp://cam/1", "admin", CANARY), CANARY),
         (source_of("http://cam/video?user=admin&password=canary123"), "canary123"),
         (source_of("rtsp://admin:canary-in-address@cam/1"), "canary-in-address"),
+        (
+            source_of("rtsp://cam/user=admin_password=canary123_channel=1_stream=0.sdp?real_stream"),
+            "canary123",
+        ),
+        (source_of("rtsp://cam/live/pwd=canary_123&x=2/main"), "canary_123"),
     ],
 )
 def test_what_may_be_told_holds_no_credentials(source: Source, password: str):
