@@ -38,8 +38,8 @@ _DRILLED = (
     "qa",
     "qa",
 )
-# Of what else a clip could be asked: what tells one thing among many, and there one kind of it as often as another.
-_OTHER_TASKS = (*("event",) * 3, *("grounding",) * 3, *("qa",) * 2, "action")
+# What else a clip could be asked: mostly for one thing in many.
+_OTHER_TASKS = (*("event",) * 3, *("grounding",) * 3, *("qa",) * 2, "action", "narration")
 _TELLING_OTHERS_SHARE = 0.85
 _HELD_OUT_INSTRUCTION_SHARE = 0.5
 _LATE_WORDING_SHARE = 0.5

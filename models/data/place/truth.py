@@ -48,9 +48,12 @@ SEEN_COLUMNS: dict[str, int] = {
     "door_open": 2,
 }
 _LASTING_KINDS = (*CAR_KINDS, *PERSON_KINDS)
-# Of an act: not to be seen, under way, just over. Its colour and place are classes of their own, 0 without it.
+# Classes of an act that lasts, 0 where it is not to be seen: what has just begun is told by some, what is just over by
+# others.
+JUST_BEGUN, UNDER_WAY, JUST_OVER = 1, 2, 3
+# Colour and place of an act are classes of their own, 0 without it.
 ACT_COLUMNS: dict[str, int] = {
-    **dict.fromkeys(_LASTING_KINDS, 3),
+    **dict.fromkeys(_LASTING_KINDS, 1 + JUST_OVER),
     **{f"{kind}_colour": 1 + len(COLOURS) for kind in _LASTING_KINDS},
     **{f"{kind}_place": 1 + len(PLACES[kind]) for kind in _LASTING_KINDS if kind in PLACES},
     **dict.fromkeys(DOOR_KINDS, 2),
@@ -78,12 +81,18 @@ def asked_of(query: Query) -> tuple[int, ...]:
 
 
 def acts_of(acts: Sequence[Act], views: Sequence[View], times_ms: Sequence[int]) -> np.ndarray:
-    """int64 [frames, columns]: one class per column of ACT_COLUMNS for each of the kept frames."""
+    """int64 [frames, columns]: one class per column of ACT_COLUMNS for each of the kept frames.
+
+    Of two acts of a kind the one that begins or ends; else the one that began later.
+    """
     rows = [dict.fromkeys(ACT_COLUMNS, 0) for _ in times_ms]
     for act, seen, over in sightings(acts, times_ms, Query("action", TOLD_KINDS)):
         for index in range(seen, len(rows) if over is None else over + 1):
             row = rows[index]
-            row[act.kind] = 2 if index == over else 1
+            now = JUST_BEGUN if index == seen else JUST_OVER if index == over else UNDER_WAY
+            if now == UNDER_WAY and row[act.kind] in (JUST_BEGUN, JUST_OVER):
+                continue
+            row[act.kind] = now
             row[f"{act.kind}_colour"] = 1 + COLOURS.index(act.colour)
             if act.kind in PLACES:
                 row[f"{act.kind}_place"] = 1 + PLACES[act.kind].index(act.place)

@@ -5,7 +5,17 @@ from models.data.place.clip import draw_clip
 from models.data.place.label import label
 from models.data.place.query import TASKS, Query, queries
 from models.data.place.script import Start
-from models.data.place.truth import ACT_COLUMNS, ASKED_COLUMNS, SEEN_COLUMNS, acts_of, asked_of, seen_of
+from models.data.place.truth import (
+    ACT_COLUMNS,
+    ASKED_COLUMNS,
+    JUST_BEGUN,
+    JUST_OVER,
+    SEEN_COLUMNS,
+    UNDER_WAY,
+    acts_of,
+    asked_of,
+    seen_of,
+)
 from models.vlm.state import State
 from tests.support.place_scripts import act_of, layout_of, random_script, script_of
 
@@ -45,19 +55,23 @@ def test_every_class_that_can_be_seen_occurs():
 
 
 def test_what_goes_on_is_what_the_labels_tell():
-    everything = Query("event", TOLD_KINDS)
+    everything, sights = Query("event", TOLD_KINDS), Query("narration", TOLD_KINDS)
     told = set()
     for seed in range(12):
         clip = draw_clip(seed, "train", 40, calm=0.6)
         rounds = label(clip.script.told_acts, clip.views, clip.times_ms, everything)
+        first_sights = label(clip.script.told_acts, clip.views, clip.times_ms, sights)
         rows = acts_of(clip.script.told_acts, clip.views, clip.times_ms)
-        for round_, row in zip(rounds, rows, strict=True):
+        for round_, sight, row in zip(rounds, first_sights, rows, strict=True):
             acts = {name: int(value) for name, value in zip(ACT_COLUMNS, row, strict=True) if value}
             lasting = [acts[kind] for kind in (*CAR_KINDS, *PERSON_KINDS) if kind in acts]
             switched = [name for name in acts if name.startswith(("door", "light"))]
-            assert (round_.state is State.RESPONSE) == (2 in lasting or bool(switched))
-            assert round_.state is not State.STANDBY or 1 in lasting
-            assert len(round_.text.split("; ")) >= lasting.count(2) + len(switched) or not round_.text
+            assert (round_.state is State.RESPONSE) == (JUST_OVER in lasting or bool(switched))
+            assert round_.state is not State.STANDBY or {JUST_BEGUN, UNDER_WAY} & set(lasting)
+            assert len(round_.text.split("; ")) >= lasting.count(JUST_OVER) + len(switched) or not round_.text
+            # Narration tells what begins, and switches too, unless somebody uses the door.
+            assert JUST_BEGUN not in lasting or sight.state is State.RESPONSE
+            assert sight.state is State.SILENCE or JUST_BEGUN in lasting or switched
             # Who does it and where stands beside every act, and beside nothing else.
             for kind in (*CAR_KINDS, *PERSON_KINDS):
                 assert (kind in acts) == (f"{kind}_colour" in acts)
