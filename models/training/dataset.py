@@ -88,7 +88,8 @@ def make_example(
         labels += [IGNORED] * len(head) + learnt + [IGNORED] * (len(tail) - 1)
     positions, _ = round_positions(token_ids, dialogue.image_token_id, grid, start=0)
     past_times = None
-    looks = _looks(np.asarray(token_ids), dialogue.image_token_id, decisions, len(prefix))
+    # From where a state is decided to the end of the instruction.
+    looks = {"instruction": np.stack((decisions, np.full(len(decisions), len(prefix) - 1)))}
     if asks_past_times:
         past_times = PastTimes.of(dialogue, given or sample.rounds, starts, decisions, window_rounds)
         looks |= past_times.looks
@@ -105,18 +106,6 @@ def make_example(
         looks=looks,
         past_times=past_times,
     )
-
-
-def _looks(
-    token_ids: np.ndarray, image_token_id: int, decisions: Sequence[int], num_pinned: int
-) -> dict[str, np.ndarray]:
-    """To the end of the instruction from where a state is decided; from each visual token to that in its place in the
-    frame before."""
-    visual = np.flatnonzero(token_ids == image_token_id).reshape(len(decisions), -1)
-    return {
-        "instruction": np.stack((decisions, np.full(len(decisions), num_pinned - 1))),
-        "frame": np.stack((visual[1:].ravel(), visual[:-1].ravel())),
-    }
 
 
 def _stretches(

@@ -93,7 +93,6 @@ class TrainingModel(nn.Module):
             last_head = vlm.config.text_config.num_attention_heads - 1
             # The first and the last of a layer, so that they can have keys of their own.
             self._heads = {
-                "frame": (0, 0),
                 "change": (0, last_head),
                 "state": (half_way, last_head),
                 "time": (higher_up, last_head),
@@ -197,12 +196,7 @@ class TrainingModel(nn.Module):
         return kind.of(stretches, inv_freq.device, inv_freq, looks)
 
     def _looks(self, truth: TruthBatch) -> dict[str, Look]:
-        left_out = () if self.loss_config.asks_what_is_seen else ("frame",)
-        return {
-            name: Look(*self._heads[name], *pairs)
-            for name, pairs in truth["looks"].items()
-            if name not in left_out
-        }
+        return {name: Look(*self._heads[name], *pairs) for name, pairs in truth["looks"].items()}
 
     def _truth_losses(self, visual: torch.Tensor, truth: TruthBatch) -> dict[str, torch.Tensor]:
         assert self.truth_heads is not None

@@ -164,12 +164,7 @@ def test_a_batch_is_its_examples_one_behind_the_other(
         truth["decisions"].tolist(),
         2 * ends[:1] + 4 * ends[1:],
     ]
-    assert truth["past_times"] is None and set(truth["looks"]) == {"instruction", "frame"}
-    # Each visual token is shown the one in its place in the frame before, if there is one in its example.
-    later, before = truth["looks"]["frame"]
-    is_visual = (batch["input_ids"][0] == dialogue.image_token_id).nonzero().flatten().reshape(6, -1)
-    assert torch.equal(later.reshape(4, -1), is_visual[[1, 3, 4, 5]])
-    assert torch.equal(before.reshape(4, -1), is_visual[[0, 2, 3, 4]])
+    assert truth["past_times"] is None and set(truth["looks"]) == {"instruction"}
 
 
 def test_where_to_look_for_times_is_placed_with_its_example(
@@ -186,7 +181,7 @@ def test_where_to_look_for_times_is_placed_with_its_example(
     length = len(first.token_ids)
     assert truth["past_times"]["places"].tolist() == [*mine.places, *(length + other.places)]
     assert truth["past_times"]["letters"].tolist() == [*mine.letters, *other.letters]
-    assert set(truth["looks"]) == {"instruction", "frame", "time", "state", "change"}
+    assert set(truth["looks"]) == {"instruction", "time", "state", "change"}
     for name, looks in truth["looks"].items():
         expected = np.concatenate((first.looks[name], length + second.looks[name]), axis=1)
         assert looks.shape[1] and looks.tolist() == expected.tolist()
