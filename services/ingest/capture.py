@@ -164,7 +164,7 @@ class _Run:
         clock = LiveClock(self._config.added_at_us, lambda: time.time_ns() // 1000, time.monotonic, after_ms)
         num_dropped = self._tallies[DROPPED]
         for frame in self._pictures(video):
-            # In this order: no media time lies behind the moment at which the picture was there.
+            # In this order, so that no media time is later than the moment at which the picture was there.
             media_time_ms = clock.time_ms(video.pts_s(frame))
             captured_at_us = time.time_ns() // 1000
             kept = self._form_if_kept(frame, media_time_ms, captured_at_us)
