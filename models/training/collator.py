@@ -53,7 +53,8 @@ def _truth_batch(
     own_starts, question_starts = starts[: len(examples)], starts[len(examples) :]
     truths = [one.truth for one in examples]
     num_frames = [len(one.decisions) for one in examples]
-    decisions = _placed([one.decisions for one in examples], own_starts)
+    own_decisions = [start + one.decisions for start, one in zip(own_starts, examples, strict=True)]
+    decisions = np.concatenate(own_decisions)
     first = np.zeros(len(decisions), dtype=bool)
     first[np.cumsum([0, *num_frames[:-1]])] = True
     asked = np.stack([truth.asked for truth in truths])
@@ -62,7 +63,6 @@ def _truth_batch(
     owners = [index for index, one in enumerate(examples) for _ in one.questions]
     asking = None
     if questions:
-        own_decisions = [start + one.decisions for start, one in zip(own_starts, examples, strict=True)]
         asking = question_batch(
             questions,
             question_starts,

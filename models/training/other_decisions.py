@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.training.question import QuestionBatch
-from models.vlm.last_layer import Wanted, run_rows
+from models.vlm.last_layer import Wanted, attend_rows, with_mlp
 
 
 class OtherDecisions:
@@ -39,11 +39,13 @@ class OtherDecisions:
         reading: Any = self._layers[self._number]
         places = questions["places"]
         rows = self._inputs[self._number][:, places] + self._attended[:, places] + self._exchanged(questions)
-        rows = rows + reading.mlp(reading.post_attention_layernorm(rows))
+        rows = with_mlp(reading, rows)
         wanted = Wanted(places, {"packing": self._given["packing"].only(places)})
+        rotation = self._given["position_embeddings"]
         for number in range(self._number + 1, len(self._layers)):
-            rotation = self._given["position_embeddings"]
-            rows = run_rows(self._layers[number], rows, self._inputs[number], rotation, wanted)
+            layer: Any = self._layers[number]
+            asking, seen = layer.input_layernorm(rows), layer.input_layernorm(self._inputs[number])
+            rows = with_mlp(layer, rows + attend_rows(layer, asking, seen, rotation, wanted))
         return rows[0]
 
     def forget(self) -> None:

@@ -45,25 +45,26 @@ class LastLayer(nn.Module):
         if wanted is None:
             whole: torch.Tensor = self._layer(hidden_states, **inputs)
             return whole
-        rows = hidden_states.index_select(1, wanted.index)
-        return run_rows(self, rows, hidden_states, inputs["position_embeddings"], wanted)
+        seen = self.input_layernorm(hidden_states)
+        asking = seen.index_select(1, wanted.index)
+        attended = attend_rows(self, asking, seen, inputs["position_embeddings"], wanted)
+        return with_mlp(self, hidden_states.index_select(1, wanted.index) + attended)
 
 
-def run_rows(
+def attend_rows(
     layer: Any,
-    rows: torch.Tensor,
-    hidden_states: torch.Tensor,
+    asking: torch.Tensor,
+    seen: torch.Tensor,
     rotation: tuple[torch.Tensor, torch.Tensor],
     wanted: Wanted,
 ) -> torch.Tensor:
-    """What a layer makes of `rows`, [1, n, H], where the wanted tokens stand among the hidden states [1, T, H].
+    """What a layer's attention brings to the wanted tokens, [1, n, H], of T tokens, `seen`, [1, T, H]; both are normed.
 
-    They need not be what stands there: they ask in its place, and are seen by nobody. `rotation`: cos and sin of the
-    T tokens.
+    `asking`, [1, n, H], need not be what stands there: it asks in its place, and is seen by nobody. `rotation`: cos and
+    sin of the T tokens.
     """
     attention = layer.self_attn
-    seen = layer.input_layernorm(hidden_states)
-    query = _heads(attention, attention.q_proj(layer.input_layernorm(rows)), "q_norm")
+    query = _heads(attention, attention.q_proj(asking), "q_norm")
     key = _heads(attention, attention.k_proj(seen), "k_norm")
     value = _heads(attention, attention.v_proj(seen), None)
     cos, sin = rotation
@@ -71,7 +72,12 @@ def run_rows(
     key = _rotate(key, cos, sin)
     attend = ALL_ATTENTION_FUNCTIONS[attention.config._attn_implementation]
     attended, _ = attend(attention, query, key, value, None, scaling=attention.scaling, **wanted.attention)
-    hidden = rows + attention.o_proj(attended.flatten(2))
+    projected: torch.Tensor = attention.o_proj(attended.flatten(2))
+    return projected
+
+
+def with_mlp(layer: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """The second half of a layer: hidden states behind its attention, [..., H], to what it gives."""
     after: torch.Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
     return after
 

@@ -93,7 +93,8 @@ class Source:
         address = urlunsplit(SplitResult(scheme, login + place, url.path, url.query, ""))
         bare = urlunsplit(SplitResult(scheme, place, url.path, url.query, ""))
         label = public_address(bare)
-        secrets = {word, quote(word, safe=""), *_hidden(bare.removeprefix(label))}
+        rest = bare.removeprefix(label)
+        secrets = {word, quote(word, safe=""), rest, url.query, *_values(rest)}
         return cls(
             kind=SourceKind.RTSP if scheme.startswith("rtsp") else SourceKind.HTTP,
             address=address,
@@ -114,8 +115,6 @@ class Source:
         return text
 
 
-def _hidden(rest: str) -> set[str]:
-    """What is to be found in no message: the rest of an address as it stands, without its first sign, and each value in
-    it, however values are told apart."""
-    values = (value for signs in ("&", "&/;", "&/;_,") for value in re.findall(f"=([^{signs}]+)", rest))
-    return {rest, rest[1:], *values}
+def _values(rest: str) -> list[str]:
+    """Each value in what is not told of an address, however values are told apart."""
+    return [value for signs in ("&", "&/;", "&/;_,") for value in re.findall(f"=([^{signs}]+)", rest)]
