@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText
 
-from models.data.sample import OtherInstruction, Round, Sample, Truth, TruthSizes
+from models.data.sample import OtherInstruction
 from models.training.collator import Collator
 from models.training.dataset import Example, make_example
 from models.training.loss import IGNORED
@@ -22,21 +22,9 @@ from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat
 from models.vlm.state import State
 from models.vlm.streamo_config import StreamoConfig
+from tests.support.random_sample import random_sample
 
 WINDOW_ROUNDS = 4
-
-
-def random_sample(num_rounds: int, unit: int, rng: np.random.Generator) -> Sample:
-    return Sample(
-        task="event",
-        instruction="Tell me when a person arrives.",
-        frames=rng.integers(0, 256, (num_rounds, 2 * unit, 3 * unit, 3), dtype=np.uint8),
-        rounds=tuple(Round(1000 * n, 1000 * n + 1000, State(n % 2)) for n in range(num_rounds)),
-        truth=Truth(
-            np.zeros((num_rounds, 1), int), np.zeros((num_rounds, 1), int), np.array([1]), TruthSizes()
-        ),
-        source="test",
-    )
 
 
 class Case:
@@ -53,7 +41,7 @@ class Case:
                 for text in ("Say when the lamp goes out.", "Is there a red car?")
             )
             questions = tuple(Question.draw(other, 1, dialogue, rng) for other in asked)
-            sample = random_sample(num_rounds, pixels.budget.unit, rng)
+            sample = random_sample(pixels, num_rounds, seed=num_rounds)
             own = make_example(sample, dialogue, pixels, window_rounds=WINDOW_ROUNDS)
             return replace(own, questions=questions)
 

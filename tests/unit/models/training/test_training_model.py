@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from models.data.sample import Round, Sample, Truth, TruthSizes
+from models.data.sample import Round
 from models.training.collator import Collator
 from models.training.dataset import Example, make_example
 from models.training.loss import IGNORED, state_focal_loss
@@ -20,29 +20,9 @@ from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat
 from models.vlm.state import State
 from models.vlm.streamo_config import StreamoConfig
+from tests.support.random_sample import SIZES, random_sample
 from tests.support.tiny_chats import hf_pixels
 from tests.support.tiny_models import write_tiny_model
-
-SIZES = TruthSizes((3, 3, 3, 3), (3, 3), (2,))
-
-
-def random_sample(pixels: PixelFormat, num_rounds: int, seed: int) -> Sample:
-    rng = np.random.default_rng(seed)
-    unit = pixels.budget.unit
-    states = [State.STANDBY, *(State(int(rng.integers(3))) for _ in range(num_rounds - 1))]
-    return Sample(
-        task="event",
-        instruction="Tell me when a person arrives.",
-        frames=rng.integers(0, 256, (num_rounds, 2 * unit, 3 * unit, 3), dtype=np.uint8),
-        rounds=tuple(
-            Round(1000 * i, 1000 * i + 1000, state, "A red car." if state is State.RESPONSE else "")
-            for i, state in enumerate(states)
-        ),
-        truth=Truth(
-            rng.integers(0, 3, (num_rounds, 4)), rng.integers(0, 3, (num_rounds, 2)), np.array([1]), SIZES
-        ),
-        source="test",
-    )
 
 
 def load_parts(model_dir: Path) -> tuple[Dialogue, PixelFormat, list[Example]]:
