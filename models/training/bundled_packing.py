@@ -16,10 +16,12 @@ from models.vlm.rotary import turned
 
 @dataclass(frozen=True, eq=False)
 class _Placed:
-    """A stretch in the packed sequence. queries: int64 [n], the tokens that ask; keys: int64 [m], what is seen."""
+    """A stretch in the packed sequence. queries: int64 [n], the tokens that ask; numbers: int64 [n], which of all that
+    ask these are; keys: int64 [m], what is seen."""
 
     stretch: Stretch
     queries: np.ndarray
+    numbers: np.ndarray
     keys: np.ndarray
 
 
@@ -127,15 +129,15 @@ class BundledPacking:
         }
         bundles, places, start = [], [], 0
         for group in groups.values():
-            bundle, num_rows = _bundle(group, asking, pairs, device, inv_freq)
+            bundle, num_rows = _bundle(group, pairs, device, inv_freq)
             for row, one in enumerate(group):
                 first = start + row * num_rows
-                places.append((one.queries, np.arange(first, first + len(one.queries))))
+                places.append((one.numbers, np.arange(first, first + len(one.queries))))
             start += len(group) * num_rows
             bundles.append(bundle)
         restore = np.empty(len(asking), dtype=np.int64)
-        for queries, rows in places:
-            restore[np.searchsorted(asking, queries)] = rows
+        for numbers, rows in places:
+            restore[numbers] = rows
         return cls(stretches, inv_freq, tuple(bundles), torch.from_numpy(restore).to(device))
 
     def attend(
@@ -165,7 +167,7 @@ def _placed(stretches: Sequence[Sequence[Stretch]], asking: np.ndarray) -> Itera
         for one in of_example:
             first, end = np.searchsorted(asking, (start + one.begin, start + one.end))
             keys = np.concatenate((np.arange(one.num_pinned), np.arange(one.first_key, one.end)))
-            yield _Placed(one, asking[first:end], start + keys)
+            yield _Placed(one, asking[first:end], np.arange(first, end), start + keys)
         start += of_example[-1].end
 
 
@@ -176,7 +178,6 @@ def _size_class(length: int) -> int:
 
 def _bundle(
     group: Sequence[_Placed],
-    asking: np.ndarray,
     pairs: Mapping[str, tuple[Look, np.ndarray, np.ndarray]],
     device: torch.device,
     inv_freq: torch.Tensor,
@@ -185,6 +186,7 @@ def _bundle(
     num_rows = max(len(one.queries) for one in group)
     num_columns = max(len(one.keys) for one in group)
     # Places that are filled up ask as the first of their row does, and see and are seen by nothing else.
+    numbers = np.stack([_filled(one.numbers, num_rows, one.numbers[0]) for one in group])
     queries = np.stack([_filled(one.queries, num_rows, one.queries[0]) for one in group])
     keys = np.stack([_filled(one.keys, num_columns, one.keys[0]) for one in group])
     num_keys = np.array([len(one.keys) for one in group])
@@ -195,7 +197,7 @@ def _bundle(
     return (
         _Bundle(
             len(group),
-            torch.from_numpy(np.searchsorted(asking, queries).ravel()).to(device),
+            torch.from_numpy(numbers.ravel()).to(device),
             seen.flatten(),
             mask[:, None],
             _angles(group, device, inv_freq),

@@ -123,7 +123,7 @@ class Packing:
 
     def only(self, index: torch.Tensor) -> Packing:
         """The same with only these tokens asking, and nothing looked at: int64 [n], places in the packed sequence,
-        rising."""
+        in order; some may ask several times."""
         asking, begin = [], 0
         for length, of_example in zip(self.lengths, self.asking, strict=True):
             within = index[(index >= begin) & (index < begin + length)] - begin

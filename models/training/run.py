@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration, TrainingArguments
 
@@ -46,7 +47,10 @@ class Machine:
 
     num_threads: int = 1
     num_workers: int = 0
-    """Processes that make samples; 0 makes them between the steps."""
+    """Processes that make samples, for each that trains; 0 makes them between the steps."""
+    num_processes: int = 1
+    """Of torchrun, of which the run is one: a batch is shared out among them. Many steps of a small model are too small
+    for two threads to share."""
     use_cpu: bool = True
     """Even where there is a GPU."""
 
@@ -82,7 +86,7 @@ class ScratchRun:
         if not resume:
             if init_dir.exists():
                 raise ValueError(f"{self._dir} holds a run already; resume it, or name another folder")
-            self._write_init(warmed)
+            self._by_one_process(lambda: self._write_init(warmed))
         warmed_dir = self._dir / "warmed"
         if not warmed_dir.exists() and not self._warm_up():
             return
@@ -94,7 +98,7 @@ class ScratchRun:
                 pass_dir = self._dir / f"pass_{number}"
                 if not self._pass(recipe, pass_dir, source):
                     return
-                _copy_model(newest_checkpoint(pass_dir), taught_dir)
+                self._copy_newest(pass_dir, taught_dir)
             source = taught_dir
         self._pass(last, self._dir, source)
 
@@ -148,7 +152,7 @@ class ScratchRun:
         )
         is_over = _run(trainer, run_dir)
         if is_over:
-            _copy_model(newest_checkpoint(run_dir), self._dir / "warmed")
+            self._copy_newest(run_dir, self._dir / "warmed")
         return is_over
 
     def _pass(self, recipe: ScratchRecipe, pass_dir: Path, source: Path) -> bool:
@@ -193,6 +197,17 @@ class ScratchRun:
         )
         return _run(trainer, pass_dir)
 
+    def _copy_newest(self, run_dir: Path, target: Path) -> None:
+        self._by_one_process(lambda: _copy_model(newest_checkpoint(run_dir), target))
+
+    def _by_one_process(self, write: Callable[[], None]) -> None:
+        """Has the main process write what all of them read."""
+        processes = PartialState(cpu=self._machine.use_cpu)
+        processes.wait_for_everyone()
+        if processes.is_main_process:
+            write()
+        processes.wait_for_everyone()
+
     def _truth_shape(self) -> TruthShape:
         first = self._simulator.make_sample(0, "train", 1)
         num_tokens = self._recipe.budget.num_tokens(*first.frames.shape[1:3])
@@ -216,9 +231,14 @@ class ScratchRun:
 
     def _arguments(self, run_dir: Path, *, batch_size: int, **settings: Any) -> TrainingArguments:
         recipe, machine = self._recipe, self._machine
+        share, remainder = divmod(batch_size, machine.num_processes)
+        if remainder:
+            raise ValueError(
+                f"batches of {batch_size} cannot be shared out among {machine.num_processes} processes"
+            )
         return TrainingArguments(
             output_dir=str(run_dir),
-            per_device_train_batch_size=batch_size,
+            per_device_train_batch_size=share,
             lr_scheduler_type="cosine",
             max_grad_norm=recipe.max_grad_norm,
             use_cpu=machine.use_cpu,

@@ -135,7 +135,8 @@ class _RunCallback(TrainerCallback):
     ) -> None:
         if getattr(model, "truth_heads", None) is not None:
             share_left = max(0.0, 1 - state.global_step / state.max_steps)
-            model.truth_weight = model.loss_config.truth_weight * share_left
+            # Trainer adds up what several processes lose, each divided by the targets of all. The heads give means.
+            model.truth_weight = model.loss_config.truth_weight * share_left / args.world_size
 
     def on_step_end(
         self,

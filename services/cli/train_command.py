@@ -147,7 +147,7 @@ def train(
             if max_steps is not None:
                 changes["later_passes"] = ()
             scratch = replace(chosen, loss=chosen_loss, **changes)
-            machine = Machine(threads, workers, use_cpu=_uses_cpu(device))
+            machine = Machine(threads, workers, _num_processes(), _uses_cpu(device))
             _train_from_nothing(scratch, output, resume, warmed, machine)
             return
         _refuse(recipe, max_steps=max_steps, warmed=warmed)
@@ -267,6 +267,11 @@ def _uses_cpu(device: Device) -> bool:
     return device is Device.CPU or not has_gpu
 
 
+def _num_processes() -> int:
+    """As torchrun says it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def _devices(device: Device, threads: int, workers: int) -> "Devices":
     from models.training.fine_tune import Devices
 
@@ -275,7 +280,7 @@ def _devices(device: Device, threads: int, workers: int) -> "Devices":
         use_cpu=use_cpu,
         # As torchrun says it. Accelerate shards over accelerators alone.
         shards="LOCAL_RANK" in os.environ and not use_cpu,
-        num_processes=int(os.environ.get("WORLD_SIZE", "1")),
+        num_processes=_num_processes(),
         num_workers=workers,
         num_threads=threads,
     )

@@ -66,7 +66,15 @@ def test_bundles_give_what_single_stretches_give(layer: int) -> None:
     torch.testing.assert_close(gradients, expected_gradients, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("asking", [[0], [3, 16, 17, 36, 37, 59, 60, 80, 81, 82, LENGTH - 1], range(LENGTH)])
+@pytest.mark.parametrize(
+    "asking",
+    [
+        [0],
+        [3, 16, 17, 36, 37, 59, 60, 80, 81, 82, LENGTH - 1],
+        range(LENGTH),
+        [3, 3, 3, 16, 37, 37, 59, 81, 81],  # of one token several things are asked
+    ],
+)
 def test_where_only_some_tokens_ask(asking: Sequence[int]) -> None:
     index = torch.tensor(list(asking))
     expected, _, expected_gradients = results(both(Packing).only(index), 0, heads(1, len(index)))

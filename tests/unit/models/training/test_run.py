@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from models.data.sample import Sample, TruthSizes
@@ -16,12 +17,13 @@ from models.training.checkpoints import export_checkpoint, newest_checkpoint
 from models.training.collator import Collator
 from models.training.dataset import SampleMaker, make_example
 from models.training.recipes import RECIPES, LaterPass, ScratchRecipe
-from models.training.run import ScratchRun, Simulator
+from models.training.run import Machine, ScratchRun, Simulator
 from models.training.training_model import LossConfig, TrainingModel
 from models.training.truth_heads import TruthShape
 from models.vlm.dialogue import Dialogue
 from models.vlm.model import LanguageModel, VisionEncoder
 from models.vlm.pixels import PixelFormat
+from tests.support.square_sample import make_square_sample
 
 
 def make_model(model_dir: Path, dialogue: Dialogue, **loss: object) -> TrainingModel:
@@ -127,6 +129,27 @@ def test_a_second_pass_goes_on_with_what_the_first_has_taught(
     assert newest_checkpoint(tmp_path).name == "checkpoint-3"
     last = load_file(newest_checkpoint(tmp_path) / "model.safetensors")
     assert any(not torch.equal(tensor, taught[name]) for name, tensor in last.items())
+
+
+def test_two_processes_share_a_batch_out(tmp_path: Path, recipe: ScratchRecipe) -> None:
+    torch.set_num_threads(1)
+    # What the heads ask, and what balances the states, is a mean over a batch, not the mean of those of its halves.
+    recipe = replace(recipe, loss=LossConfig(balance=None, truth_weight=0.0))
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    train_square_samples(recipe, alone, 1)
+    config = LaunchConfig(1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0)
+    elastic_launch(config, train_square_samples)(recipe, shared, 2)
+    for of_run in ("warm_up", ""):
+        ours, theirs = (losses(newest_checkpoint(run_dir / of_run)) for run_dir in (shared, alone))
+        assert [step for step, _ in ours] == [step for step, _ in theirs]
+        assert [loss for _, loss in ours] == pytest.approx([loss for _, loss in theirs], rel=1e-3)
+    with pytest.raises(ValueError, match="batches of 2 cannot be shared out among 3 processes"):
+        train_square_samples(recipe, tmp_path / "odd", 3)
+
+
+def train_square_samples(recipe: ScratchRecipe, run_dir: Path, num_processes: int) -> None:
+    machine = Machine(num_processes=num_processes)
+    ScratchRun(recipe, run_dir, machine, Simulator(make_square_sample, 0)).train()
 
 
 def losses(checkpoint: Path) -> list[tuple[int, float]]:
