@@ -181,7 +181,8 @@ test-images: $(READY) ## Each image's install steps in an empty directory, and i
 
 .PHONY: train-tiny
 train-tiny: $(READY) ## Train the embedded model from nothing on the simulated place, or go on where it stopped (hours)
-	@$(BIN)/streamo train --recipe tiny --output runs/tiny --workers 1 --threads 2 $(if $(wildcard runs/tiny/init),--resume)
+	@OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 --shutdown-timeout 600 -m services.cli.main train \
+		--recipe tiny --output runs/tiny --workers 0 $(if $(wildcard runs/tiny/init),--resume)
 	@$(BIN)/streamo model export runs/tiny --out runs/tiny/model
 
 .PHONY: clean

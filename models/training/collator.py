@@ -11,9 +11,9 @@ import torch
 
 from models.training.dataset import Example
 from models.training.loss import IGNORED
+from models.training.other_dialogue import OtherDialogue, other_dialogue_batch
 from models.training.packing import Stretch
 from models.training.past_times import PastTimesBatch
-from models.training.question import Question, question_batch
 from models.training.truth_heads import TruthBatch
 from models.vlm.pixels import PixelFormat
 
@@ -25,8 +25,8 @@ class Collator:
     pixels: PixelFormat
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
-        questions = [question for example in examples for question in example.questions]
-        dialogues: list[Example | Question] = [*examples, *questions]
+        others = [other for example in examples for other in example.others]
+        dialogues: list[Example | OtherDialogue] = [*examples, *others]
         lengths = [len(one.token_ids) for one in dialogues]
         starts = np.cumsum([0, *lengths[:-1]])
         positions = np.concatenate([one.positions for one in dialogues], axis=1)
@@ -38,19 +38,19 @@ class Collator:
             "position_ids": torch.from_numpy(positions)[:, None],
             "stretches": [
                 *(one.stretches for one in examples),
-                *((Stretch(0, len(one.token_ids)),) for one in questions),
+                *((Stretch(0, len(one.token_ids)),) for one in others),
             ],
             "patches": torch.from_numpy(patches),
             "patch_grids": torch.tensor(grids),
-            "truth": _truth_batch(examples, questions, starts.tolist()),
+            "truth": _truth_batch(examples, others, starts.tolist()),
         }
 
 
 def _truth_batch(
-    examples: Sequence[Example], questions: Sequence[Question], starts: Sequence[int]
+    examples: Sequence[Example], others: Sequence[OtherDialogue], starts: Sequence[int]
 ) -> TruthBatch:
-    """`starts`: where each begins in the sequence, questions behind the examples."""
-    own_starts, question_starts = starts[: len(examples)], starts[len(examples) :]
+    """`starts`: where each begins in the sequence, the other dialogues behind the examples."""
+    own_starts, other_starts = starts[: len(examples)], starts[len(examples) :]
     truths = [one.truth for one in examples]
     num_frames = [len(one.decisions) for one in examples]
     own_decisions = [start + one.decisions for start, one in zip(own_starts, examples, strict=True)]
@@ -58,22 +58,22 @@ def _truth_batch(
     first = np.zeros(len(decisions), dtype=bool)
     first[np.cumsum([0, *num_frames[:-1]])] = True
     asked = np.stack([truth.asked for truth in truths])
-    dialogues: list[Example | Question] = [*examples, *questions]
+    dialogues: list[Example | OtherDialogue] = [*examples, *others]
     ends = np.array([start + one.num_pinned - 1 for start, one in zip(starts, dialogues, strict=True)])
-    owners = [index for index, one in enumerate(examples) for _ in one.questions]
+    owners = [index for index, one in enumerate(examples) for _ in one.others]
     asking = None
-    if questions:
-        asking = question_batch(
-            questions,
-            question_starts,
+    if others:
+        asking = other_dialogue_batch(
+            others,
+            other_starts,
             [own_decisions[owner] for owner in owners],
             [int(ends[owner]) for owner in owners],
         )
     looks = {name: _placed([one.looks[name] for one in examples], own_starts) for name in examples[0].looks}
     asked_at_once = torch.from_numpy(asked)
     if asking is not None:
-        of_questions = np.stack((asking["decisions"].numpy(), ends[len(examples) :]))
-        looks["instruction"] = np.concatenate((looks["instruction"], of_questions), axis=1)
+        of_others = np.stack((asking["decisions"].numpy(), ends[len(examples) :]))
+        looks["instruction"] = np.concatenate((looks["instruction"], of_others), axis=1)
         asked_at_once = torch.cat((asked_at_once, asking["asked"]))
     times = [one.past_times for one in examples if one.past_times is not None]
     past_times = None
@@ -90,7 +90,7 @@ def _truth_batch(
         asked=torch.from_numpy(asked.repeat(num_frames, axis=0)),
         ends=torch.from_numpy(ends),
         asked_at_once=asked_at_once,
-        questions=asking,
+        others=asking,
         past_times=past_times,
         looks={name: torch.from_numpy(pairs) for name, pairs in looks.items()},
     )

@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 from models.data.sample import Round, Sample, Truth
 from models.training.loss import IGNORED
 from models.training.mistakes import with_mistakes
+from models.training.other_dialogue import OtherDialogue
 from models.training.packing import Stretch
 from models.training.past_times import PastTimes
-from models.training.question import Question
 from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat
 from models.vlm.positions import round_positions
@@ -39,7 +39,7 @@ class Example:
     """Where heads of a small model are shown to look: by name int64 [2, n], from one token to another."""
     past_times: PastTimes | None = None
     """None: not asked for."""
-    questions: tuple[Question, ...] = ()
+    others: tuple[OtherDialogue, ...] = ()
     """What could have been asked of it instead."""
 
 
@@ -150,7 +150,7 @@ class ClipPlan:
     that slid teaches the tasks `answers_once_asked` only from the `full_rounds`-th round on. Sessions that open late
     have at most as many past rounds.
 
-    `drills`: see `SampleMaker`. `num_questions`: other instructions that are put at the decisions of each sample.
+    `drills`: see `SampleMaker`. `num_others`: other instructions that are put at the decisions of each sample.
     """
 
     num_rounds: tuple[int, ...] = (16, 24, 32)
@@ -163,7 +163,7 @@ class ClipPlan:
     window_rounds: int | None = None
     asks_past_times: bool = False
     drills: bool = False
-    num_questions: int = 0
+    num_others: int = 0
 
 
 class ExampleDataset(Dataset[Example]):
@@ -204,7 +204,7 @@ class ExampleDataset(Dataset[Example]):
             self._split,
             num_rounds + num_dropped,
             drills=plan.drills,
-            num_others=plan.num_questions,
+            num_others=plan.num_others,
         )
         num_context = _num_context_rounds(plan, sample, num_dropped)
         share = rng.random() if rng.random() < plan.mistaken else 0.0
@@ -220,8 +220,10 @@ class ExampleDataset(Dataset[Example]):
         )
         # What is told in the first live round depends on what went before, and is another thing for each of them.
         first_learnt = max(num_context, sample.first_live + 1)
-        questions = tuple(Question.draw(other, first_learnt, self._dialogue, rng) for other in sample.others)
-        return replace(example, questions=questions)
+        others = tuple(
+            OtherDialogue.draw(other, first_learnt, self._dialogue, rng) for other in sample.others
+        )
+        return replace(example, others=others)
 
 
 def _num_context_rounds(plan: ClipPlan, sample: Sample, num_dropped: int) -> int:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.training.question import QuestionBatch
+from models.training.other_dialogue import OtherDialogueBatch
 from models.vlm.last_layer import Wanted, attend_rows, with_mlp
 
 
@@ -34,11 +34,11 @@ class OtherDecisions:
         reading: Any = layers[self._number]
         reading.self_attn.register_forward_hook(self._keep_attended)
 
-    def hidden_states(self, questions: QuestionBatch) -> torch.Tensor:
+    def hidden_states(self, dialogues: OtherDialogueBatch) -> torch.Tensor:
         """[m, H] of the m decisions, as the last layer gives them, of the forward pass before. Differentiable."""
         reading: Any = self._layers[self._number]
-        places = questions["places"]
-        rows = self._inputs[self._number][:, places] + self._attended[:, places] + self._exchanged(questions)
+        places = dialogues["places"]
+        rows = self._inputs[self._number][:, places] + self._attended[:, places] + self._exchanged(dialogues)
         rows = with_mlp(reading, rows)
         wanted = Wanted(places, {"packing": self._given["packing"].only(places)})
         rotation = self._given["position_embeddings"]
@@ -54,9 +54,9 @@ class OtherDecisions:
         self._given.clear()
         self._attended = torch.empty(0)
 
-    def _exchanged(self, questions: QuestionBatch) -> torch.Tensor:
+    def _exchanged(self, dialogues: OtherDialogueBatch) -> torch.Tensor:
         """[m, H]: what the head brings from the other instruction's end, less what it brought from that of the own."""
-        ends, of_end = torch.stack((questions["other_ends"], questions["own_ends"])).unique(
+        ends, of_end = torch.stack((dialogues["other_ends"], dialogues["own_ends"])).unique(
             return_inverse=True
         )
         reading: Any = self._layers[self._number]

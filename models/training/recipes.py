@@ -92,7 +92,7 @@ def tiny() -> ScratchRecipe:
         budget=FrameBudget(min_pixels=28 * 28, max_pixels=140 * 112),
         vocab_size=1024,
         max_steps=1600,
-        clips=ClipPlan(asks_past_times=True, drills=True, num_questions=4),
+        clips=ClipPlan(asks_past_times=True, drills=True, num_others=4),
         later_passes=(
             # Sessions as they are served, whose windows slide, and in which something was missed. What is right is
             # learnt before, from shorter histories; alone a model would hear itself, and go on with what it has missed.
@@ -106,7 +106,7 @@ def tiny() -> ScratchRecipe:
                     mistaken=0.5,
                     asks_past_times=True,
                     drills=True,
-                    num_questions=6,
+                    num_others=6,
                 ),
                 learning_rate=6e-4,
                 matrix_learning_rate=0.004,

@@ -15,8 +15,8 @@ from transformers import AutoModelForImageTextToText
 from models.training.bundled_packing import BundledPacking
 from models.training.loss import IGNORED, Balance, weighted_token_losses
 from models.training.other_decisions import OtherDecisions
+from models.training.other_dialogue import OtherDialogueBatch
 from models.training.packing import PACKED_ATTENTION, Look, Packing, Stretch
-from models.training.question import QuestionBatch
 from models.training.truth_heads import TRUTH_HEADS_FILE, Heights, TruthBatch, TruthHeads, TruthShape
 from models.vlm import vision_tower
 from models.vlm.last_layer import LastLayer, Wanted
@@ -149,8 +149,8 @@ class TrainingModel(nn.Module):
         if asked is not None:
             parts = self._truth_losses(visual, asked)
             parts["turn"] = self._loss_at_turns(hidden, at, input_ids[0], labels[0], asked)
-            if asked["questions"] is not None:
-                parts["others"] = self._loss_of_others(asked["questions"])
+            if asked["others"] is not None:
+                parts["others"] = self._loss_of_others(asked["others"])
             loss = loss + self.truth_weight * torch.stack(list(parts.values())).sum()
             self.last_parts |= {name: part.detach() for name, part in parts.items()}
         self._on_the_way.clear()
@@ -228,10 +228,10 @@ class TrainingModel(nn.Module):
         is_turn = (right != before)[is_learnt]
         return self.truth_heads.at_turns(hidden[torch.isin(at, decisions)], states, is_turn)
 
-    def _loss_of_others(self, questions: QuestionBatch) -> torch.Tensor:
+    def _loss_of_others(self, others: OtherDialogueBatch) -> torch.Tensor:
         assert self.truth_heads is not None and self._other_decisions is not None
-        hidden = self.vlm.model.language_model.norm(self._other_decisions.hidden_states(questions))
-        states = questions["states"]
+        hidden = self.vlm.model.language_model.norm(self._other_decisions.hidden_states(others))
+        states = others["states"]
         return self.truth_heads.at_turns(hidden, states, states != State.SILENCE)
 
     def _keep_shares(self, attention: nn.Module) -> None:

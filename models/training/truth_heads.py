@@ -12,8 +12,8 @@ from torch import nn
 
 from models.data.sample import TruthSizes
 from models.training.loss import IGNORED
+from models.training.other_dialogue import OtherDialogueBatch
 from models.training.past_times import NUM_CLASSES, PastTimesBatch
-from models.training.question import QuestionBatch
 from models.vlm.state import State
 
 TRUTH_HEADS_FILE = "truth_heads.safetensors"
@@ -28,12 +28,12 @@ class TruthShape:
 
 
 class TruthBatch(TypedDict):
-    """What is asked besides the replies of a packed sequence: of N frames, in D dialogues, of which those behind the
-    examples are questions. Places are those in the sequence.
+    """What is asked besides the replies of a packed sequence, which has N frames in D dialogues: the examples', and
+    behind them the other ones. Places are those in the sequence.
 
     decisions: int64 [N], where the state of a frame is decided. is_first: bool [N], the frame has none before it. seen,
     acts, asked: int64 [N, columns]. ends: int64 [D], where instructions end. asked_at_once: int64 [D, columns].
-    questions, past_times: None where a plan has none. looks: int64 [2, n] each, from where, to where.
+    others, past_times: None where a plan has none. looks: int64 [2, n] each, from where, to where.
     """
 
     decisions: torch.Tensor
@@ -43,7 +43,7 @@ class TruthBatch(TypedDict):
     asked: torch.Tensor
     ends: torch.Tensor
     asked_at_once: torch.Tensor
-    questions: QuestionBatch | None
+    others: OtherDialogueBatch | None
     past_times: PastTimesBatch | None
     looks: dict[str, torch.Tensor]
 
@@ -145,10 +145,10 @@ class TruthHeads(nn.Module):
         }
         if asks_what_is_seen:
             losses |= self._what_is_seen(visual, read, decided, truth["seen"], truth["is_first"])
-        questions, past_times = truth["questions"], truth["past_times"]
-        if questions is not None:
-            alone = _normed(heights.half_way[questions["decisions"]])
-            losses["alone"] = _unless_zero(self.asked, alone, questions["asked"])
+        others, past_times = truth["others"], truth["past_times"]
+        if others is not None:
+            alone = _normed(heights.half_way[others["decisions"]])
+            losses["alone"] = _unless_zero(self.asked, alone, others["asked"])
         if past_times is not None:
             letters = past_times["letters"][:, None]
             losses["times"] = self.times(_normed(heights.higher_up[past_times["places"]]), letters)

@@ -187,69 +187,69 @@ def test_where_to_look_for_times_is_placed_with_its_example(
         assert looks.shape[1] and looks.tolist() == expected.tolist()
 
 
-def test_questions_are_instructions_without_a_frame(
+def test_other_dialogues_are_instructions_without_a_frame(
     make_sample: SampleMaker, dialogue: Dialogue, pixels: PixelFormat
 ) -> None:
-    plan = ClipPlan(num_rounds=(3,), joined_late=0.0, num_questions=2)
+    plan = ClipPlan(num_rounds=(3,), joined_late=0.0, num_others=2)
     asking, again = (make_dataset(make_sample, dialogue, pixels, plan) for _ in range(2))
-    silent = make_dataset(make_sample, dialogue, pixels, replace(plan, num_questions=0))
+    silent = make_dataset(make_sample, dialogue, pixels, replace(plan, num_others=0))
     _ = again[0]
-    for mine, theirs in zip(asking[2].questions, again[2].questions, strict=True):
+    for mine, theirs in zip(asking[2].others, again[2].others, strict=True):
         assert np.array_equal(mine.token_ids, theirs.token_ids)
-    for question in asking[1].questions:
+    for other in asking[1].others:
         prefix = dialogue.pinned_prefix("Tell me when it was dark.")
-        assert question.token_ids[: question.num_pinned].tolist() == prefix
-        assert question.asked.tolist() == [0] and dialogue.image_token_id not in question.token_ids
+        assert other.token_ids[: other.num_pinned].tolist() == prefix
+        assert other.asked.tolist() == [0] and dialogue.image_token_id not in other.token_ids
 
     examples, without = [asking[0], asking[1]], [silent[0], silent[1]]
     batch, plain = Collator(pixels)(examples), Collator(pixels)(without)
     num_tokens = len(plain["input_ids"][0])
     truth = batch["truth"]
-    assert plain["truth"]["questions"] is None
+    assert plain["truth"]["others"] is None
     for name in ("input_ids", "labels", "position_ids"):
         assert torch.equal(batch[name][..., :num_tokens], plain[name])
     assert (batch["labels"][0, num_tokens:] == IGNORED).all()
-    questions = [question for example in examples for question in example.questions]
-    ends = num_tokens + np.cumsum([len(question.token_ids) for question in questions])
-    assert truth["questions"]["decisions"].tolist() == (ends - 1).tolist()
-    assert truth["questions"]["asked"].tolist() == [question.asked.tolist() for question in questions]
-    assert torch.equal(truth["asked_at_once"][2:], truth["questions"]["asked"])
+    others = [other for example in examples for other in example.others]
+    ends = num_tokens + np.cumsum([len(other.token_ids) for other in others])
+    assert truth["others"]["decisions"].tolist() == (ends - 1).tolist()
+    assert truth["others"]["asked"].tolist() == [other.asked.tolist() for other in others]
+    assert torch.equal(truth["asked_at_once"][2:], truth["others"]["asked"])
     # Instructions end alike, whoever asks them, and each is looked at from its own round.
     assert len({int(batch["input_ids"][0, at]) for at in truth["ends"]}) == 1
     assert len(truth["ends"]) == 6
     assert truth["looks"]["instruction"][:, -4:].tolist() == [(ends - 1).tolist(), truth["ends"][2:].tolist()]
     # As far from the round as earlier rounds would make it.
-    places = zip(truth["ends"][2:].tolist(), ends.tolist(), questions, strict=True)
-    for at, end, question in places:
+    places = zip(truth["ends"][2:].tolist(), ends.tolist(), others, strict=True)
+    for at, end, other in places:
         far = batch["position_ids"][:, 0, end - 1] - batch["position_ids"][:, 0, at]
-        assert far.tolist() == 3 * [end - 1 - at + question.gap]
-    assert len({question.gap for question in questions}) == len(questions)
+        assert far.tolist() == 3 * [end - 1 - at + other.gap]
+    assert len({other.gap for other in others}) == len(others)
 
 
-def test_each_learnt_round_is_decided_under_each_question(
+def test_each_learnt_round_is_decided_under_each_other_instruction(
     make_sample: SampleMaker, dialogue: Dialogue, pixels: PixelFormat
 ) -> None:
-    plan = ClipPlan(num_rounds=(5,), joined_late=1.0, max_dropped=1, overlap_rounds=2, num_questions=2)
+    plan = ClipPlan(num_rounds=(5,), joined_late=1.0, max_dropped=1, overlap_rounds=2, num_others=2)
     examples = [make_dataset(make_sample, dialogue, pixels, plan)[index] for index in (0, 1)]
     # What is learnt is what the sample says of the rounds that are left.
     for seed, example in enumerate(examples):
         states = make_sample(seed, "train", 6, num_others=1).others[0].states[1:]
         expected = [IGNORED, IGNORED, *states[2:]]
-        assert [question.states.tolist() for question in example.questions] == 2 * [expected]
+        assert [other.states.tolist() for other in example.others] == 2 * [expected]
     truth = Collator(pixels)(examples)["truth"]
-    put = truth["questions"]
-    # Of two examples three rounds each, each under two questions.
+    put = truth["others"]
+    # Of two examples three rounds each, each under two other instructions.
     assert put["places"].tolist() == [
         int(at) for at in truth["decisions"][[2, 3, 4, 7, 8, 9]] for _ in (0, 1)
     ]
     assert put["own_ends"].tolist() == 6 * [int(truth["ends"][0])] + 6 * [int(truth["ends"][1])]
     assert put["other_ends"].tolist() == 3 * truth["ends"][2:4].tolist() + 3 * truth["ends"][4:].tolist()
-    states = [state for example in examples for state in example.questions[0].states[2:] for _ in (0, 1)]
+    states = [state for example in examples for state in example.others[0].states[2:] for _ in (0, 1)]
     assert put["states"].tolist() == states
     # What is told in the first round after a late instruction depends on what went before.
     late = replace(make_sample(0, "train", 5, num_others=1), first_live=2)
     dataset = make_dataset(lambda *_, **__: late, dialogue, pixels, replace(plan, joined_late=0.0))
-    assert (dataset[0].questions[0].states == IGNORED).tolist() == [True, True, True, False, False]
+    assert (dataset[0].others[0].states == IGNORED).tolist() == [True, True, True, False, False]
 
 
 def test_text_on_silence_is_refused(

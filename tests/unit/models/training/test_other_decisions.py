@@ -16,7 +16,7 @@ from models.training.collator import Collator
 from models.training.dataset import Example, make_example
 from models.training.loss import IGNORED
 from models.training.other_decisions import OtherDecisions
-from models.training.question import Question, QuestionBatch
+from models.training.other_dialogue import OtherDialogue, OtherDialogueBatch
 from models.training.training_model import LossConfig, TrainingModel
 from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat
@@ -28,7 +28,7 @@ WINDOW_ROUNDS = 4
 
 
 class Case:
-    """Two examples, one of which slides, each with two questions, in a model of which one head is read."""
+    """Two examples, one of which slides, each with two other dialogues, in a model of which one head is read."""
 
     def __init__(self, model_dir: Path, *, trims_last_layer: bool = True) -> None:
         dialogue = Dialogue.load(model_dir, StreamoConfig.load(model_dir).system_prompt)
@@ -40,13 +40,13 @@ class Case:
                 OtherInstruction(text, np.array([0]), np.full(num_rounds, State.STANDBY))
                 for text in ("Say when the lamp goes out.", "Is there a red car?")
             )
-            questions = tuple(Question.draw(other, 1, dialogue, rng) for other in asked)
+            others = tuple(OtherDialogue.draw(other, 1, dialogue, rng) for other in asked)
             sample = random_sample(pixels, num_rounds, seed=num_rounds)
             own = make_example(sample, dialogue, pixels, window_rounds=WINDOW_ROUNDS)
-            return replace(own, questions=questions)
+            return replace(own, others=others)
 
         self.batch = Collator(pixels)([example(num_rounds) for num_rounds in (3, 7)])
-        self.questions: QuestionBatch = self.batch.pop("truth")["questions"]
+        self.others: OtherDialogueBatch = self.batch.pop("truth")["others"]
         vlm = AutoModelForImageTextToText.from_pretrained(model_dir, dtype=torch.float32)
         self.model = TrainingModel(
             vlm, dialogue.state_token_ids, LossConfig(), trims_last_layer=trims_last_layer
@@ -58,8 +58,8 @@ class Case:
 
     @property
     def decided(self) -> torch.Tensor:
-        """What the last layer gave where the questions are put, [m, H]."""
-        places = self.questions["places"]
+        """What the last layer gave where the others are put, [m, H]."""
+        places = self.others["places"]
         if not self.trims_last_layer:
             return self.last[-1][places]
         wanted = (self.batch["labels"][0] != IGNORED).nonzero().flatten() - 1
@@ -71,10 +71,10 @@ def test_under_its_own_instruction_a_round_is_decided_as_it_was(family_dir: Path
     case = Case(family_dir)
     others = OtherDecisions(case.layers, (1, head))
     case.model(**case.batch)
-    assert len(case.questions["places"]) == 2 * 2 + 6 * 2
-    own: QuestionBatch = {**case.questions, "other_ends": case.questions["own_ends"]}
+    assert len(case.others["places"]) == 2 * 2 + 6 * 2
+    own: OtherDialogueBatch = {**case.others, "other_ends": case.others["own_ends"]}
     torch.testing.assert_close(others.hidden_states(own), case.decided, rtol=1e-5, atol=1e-5)
-    assert (others.hidden_states(case.questions) - case.decided).abs().max() > 1e-3
+    assert (others.hidden_states(case.others) - case.decided).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("trims_last_layer", [False, True])
@@ -85,10 +85,10 @@ def test_only_what_the_head_brings_is_exchanged(family_dir: Path, trims_last_lay
     exchange = Exchange(case.layers, *reader)
     with torch.no_grad():
         case.model(**case.batch)
-        found = others.hidden_states(case.questions)
+        found = others.hidden_states(case.others)
         for index in (0, 3, 4, len(found) - 1):
             exchange.at = tuple(
-                int(case.questions[name][index])  # type: ignore[literal-required]
+                int(case.others[name][index])  # type: ignore[literal-required]
                 for name in ("places", "own_ends", "other_ends")
             )
             case.model(**case.batch)
@@ -140,16 +140,16 @@ class Exchange:
         return restore
 
 
-def test_what_is_learnt_of_questions_reaches_their_words_and_the_frames(family_dir: Path) -> None:
+def test_what_is_learnt_of_others_reaches_their_words_and_the_frames(family_dir: Path) -> None:
     case = Case(family_dir)
     others = OtherDecisions(case.layers, (1, 0))
     embeddings = case.model.vlm.get_input_embeddings()
     case.model(**case.batch)
-    others.hidden_states(case.questions).square().sum().backward()
-    question_ids = case.batch["input_ids"][0, case.questions["other_ends"]]
-    assert embeddings.weight.grad[question_ids].abs().sum() > 0
+    others.hidden_states(case.others).square().sum().backward()
+    other_ids = case.batch["input_ids"][0, case.others["other_ends"]]
+    assert embeddings.weight.grad[other_ids].abs().sum() > 0
     merger = case.model.vlm.model.visual.merger
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in merger.parameters())
     others.forget()
     with pytest.raises(KeyError):
-        others.hidden_states(case.questions)
+        others.hidden_states(case.others)

@@ -13,7 +13,7 @@ from models.data.sample import Round
 from models.training.collator import Collator
 from models.training.dataset import Example, make_example
 from models.training.loss import IGNORED, state_focal_loss
-from models.training.question import Question
+from models.training.other_dialogue import OtherDialogue
 from models.training.training_model import LossConfig, TrainingModel
 from models.training.truth_heads import TruthShape
 from models.vlm.dialogue import Dialogue
@@ -168,21 +168,21 @@ def test_what_goes_on_and_what_is_asked_are_read_where_the_state_is_decided(tmp_
     # What is asked counts in every round of its example.
     alone = [losses([one])["asked"] * len(one.frames) for one in (first, second)]
     assert still["asked"] == pytest.approx(sum(alone) / (len(first.frames) + len(second.frames)), rel=1e-5)
-    # Questions beside them are read as well, and change nothing else.
-    question = Question(
+    # Other dialogues beside them are read as well, and change nothing else.
+    other = OtherDialogue(
         first.token_ids[: first.num_pinned + 3],
         first.num_pinned,
         7,
         np.array([0]),
         np.full(len(first.frames), State.SILENCE),
     )
-    beside = losses([replace(first, questions=(question,)), second])
+    beside = losses([replace(first, others=(other,)), second])
     assert beside.pop("alone") > 0 and beside.pop("others") > 0
     changed = [name for name in still if beside[name] != pytest.approx(still[name], rel=1e-5)]
     assert sorted(changed) == ["look_instruction", "understood"]
-    of_question = losses([with_truth(first, asked=np.array([0]))])["understood"]
+    of_other = losses([with_truth(first, asked=np.array([0]))])["understood"]
     # What is asked for weighs as much as what is not.
-    assert beside["understood"] == pytest.approx(still["understood"] + of_question, rel=1e-5)
+    assert beside["understood"] == pytest.approx(still["understood"] + of_other, rel=1e-5)
     # One act weighs as much as all that does not go on: no sixteenth of the mean.
     acts = np.zeros_like(second.truth.acts)
     acts[-1, 0] = 2

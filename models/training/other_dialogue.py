@@ -19,7 +19,7 @@ _MAX_GAP = 1_500
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
+class OtherDialogue:
     """A dialogue up to its first decision, without a frame, that belongs to an example.
 
     token_ids: int64 [T]; the state of the round would come next. num_pinned: tokens up to the end of the instruction.
@@ -37,7 +37,7 @@ class Question:
     @classmethod
     def draw(
         cls, other: OtherInstruction, first_learnt: int, dialogue: Dialogue, rng: np.random.Generator
-    ) -> Question:
+    ) -> OtherDialogue:
         """`first_learnt`: of the rounds."""
         prefix = dialogue.pinned_prefix(other.instruction)
         begin_ms = int(rng.integers(_MAX_TIME_MS))
@@ -58,8 +58,8 @@ class Question:
         return np.tile(along + self.gap * (along >= self.num_pinned), (3, 1))
 
 
-class QuestionBatch(TypedDict):
-    """Of n questions: where each is decided alone, int64 [n], and what it asks for, int64 [n, Q]. Of m rounds of
+class OtherDialogueBatch(TypedDict):
+    """Of n dialogues: where each is decided alone, int64 [n], and what it asks for, int64 [n, Q]. Of m rounds of
     examples, int64 [m] each: where they are decided, rising; where the instruction ends that they stand under, and the
     one that is put in its place; the state that then is right."""
 
@@ -71,26 +71,26 @@ class QuestionBatch(TypedDict):
     states: torch.Tensor
 
 
-def question_batch(
-    questions: Sequence[Question],
+def other_dialogue_batch(
+    dialogues: Sequence[OtherDialogue],
     starts: Sequence[int],
     decisions: Sequence[np.ndarray],
     own_ends: Sequence[int],
-) -> QuestionBatch:
-    """`starts`: where each question begins in the packed sequence. Of the example that it belongs to: where its rounds
+) -> OtherDialogueBatch:
+    """`starts`: where each one begins in the packed sequence. Of the example that it belongs to: where its rounds
     are `decisions`, int64 [rounds], and where its instruction ends."""
     rounds = []
-    for question, start, places, own_end in zip(questions, starts, decisions, own_ends, strict=True):
-        learnt = question.states != IGNORED
-        other_end = start + question.num_pinned - 1
+    for one, start, places, own_end in zip(dialogues, starts, decisions, own_ends, strict=True):
+        learnt = one.states != IGNORED
+        other_end = start + one.num_pinned - 1
         ends = np.broadcast_to([[own_end], [other_end]], (2, int(learnt.sum())))
-        rounds.append(np.stack((places[learnt], *ends, question.states[learnt])))
+        rounds.append(np.stack((places[learnt], *ends, one.states[learnt])))
     of_rounds = torch.from_numpy(np.concatenate(rounds, axis=1))
     at, own, other, states = of_rounds[:, of_rounds[0].argsort(stable=True)]
-    ends_alone = [start + len(one.token_ids) - 1 for start, one in zip(starts, questions, strict=True)]
-    return QuestionBatch(
+    ends_alone = [start + len(one.token_ids) - 1 for start, one in zip(starts, dialogues, strict=True)]
+    return OtherDialogueBatch(
         decisions=torch.tensor(ends_alone),
-        asked=torch.from_numpy(np.stack([one.asked for one in questions])),
+        asked=torch.from_numpy(np.stack([one.asked for one in dialogues])),
         places=at,
         own_ends=own,
         other_ends=other,
