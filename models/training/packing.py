@@ -65,7 +65,7 @@ class _Looking:
 class _Asking:
     """Tokens that ask within a stretch, and what they see of its keys, the pinned ones first.
 
-    `mask`: bool [asking, keys]; None where all of an example asks, which then is causal. `angles`: cos and sin by which
+    `mask`: bool [asking, keys]; None where all from an example's first token on ask, which then is causal. `angles`: cos and sin by which
     the pinned keys are turned; None where none are pinned.
     """
 
@@ -113,10 +113,7 @@ class Packing:
         lengths = tuple(of_example[-1].end for of_example in stretches)
         offsets = F.pad(torch.tensor(lengths).cumsum(0), (1, 0)).to(torch.int32)
         asking = tuple(
-            tuple(
-                _all_asking(one, device, inv_freq, looks or {}, start, is_whole=len(of_example) == 1)
-                for one in of_example
-            )
+            tuple(_all_asking(one, device, inv_freq, looks or {}, start) for one in of_example)
             for of_example, start in zip(stretches, offsets.tolist()[:-1], strict=True)
         )
         return cls(lengths, offsets.to(device), asking)
@@ -175,8 +172,6 @@ def _all_asking(
     inv_freq: torch.Tensor,
     looks: Mapping[str, Look],
     start: int,
-    *,
-    is_whole: bool,
 ) -> _Asking:
     """`start`: where the example begins in the packed sequence."""
     angles = None
@@ -185,7 +180,9 @@ def _all_asking(
         angles = turns.cos().float(), turns.sin().float()
     which = torch.arange(stretch.begin, stretch.end, device=device)
     looking = tuple(_looking(name, look, stretch, start) for name, look in looks.items())
-    return _Asking(stretch, len(which), None if is_whole else _mask(stretch, which), angles, looking)
+    return _Asking(
+        stretch, len(which), None if stretch.begin == 0 else _mask(stretch, which), angles, looking
+    )
 
 
 def _looking(name: str, look: Look, stretch: Stretch, start: int) -> _Looking:
