@@ -65,8 +65,8 @@ class _Looking:
 class _Asking:
     """Tokens that ask within a stretch, and what they see of its keys, the pinned ones first.
 
-    `mask`: bool [asking, keys]; None where all from an example's first token on ask, which then is causal. `angles`: cos and sin by which
-    the pinned keys are turned; None where none are pinned.
+    `mask`: bool [asking, keys]; None where all tokens from an example's first on ask, which then is causal. `angles`:
+    cos and sin by which the pinned keys are turned; None where none are pinned.
     """
 
     stretch: Stretch

@@ -262,10 +262,7 @@ def _run(trainer: StreamoTrainer, run_dir: Path) -> bool:
     """Train from the newest checkpoint of the folder, if there is one; whether the last step was reached."""
     checkpoint = newest_checkpoint(run_dir, required=False)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    is_over = trainer.state.global_step >= trainer.state.max_steps
-    if is_over and trainer.state.max_steps % trainer.args.eval_steps:
-        trainer.evaluate()
-    return is_over
+    return trainer.state.global_step >= trainer.state.max_steps
 
 
 def _batches(dataset: ExampleDataset, size: int) -> Iterator[list[Example]]:

@@ -312,7 +312,8 @@ def test_made_to_respond_on_the_last_frame_alone(folder):
 
 
 @pytest.mark.xfail(
-    reason="the shipped checkpoint, made to respond after silence, says 'no car' to any picture", strict=True
+    reason="the shipped checkpoint, made to respond after silence, sees the car and names another colour",
+    strict=True,
 )
 def test_what_it_is_made_to_say_is_what_it_sees(folder):
     served = serve_for(MODEL, Mode.OFFICIAL, ServingSettings(), device="cpu", max_at_once=2)
@@ -322,14 +323,27 @@ def test_what_it_is_made_to_say_is_what_it_sees(folder):
     assert told["2"][0].text == "no car" and told["10"][0].text == "a yellow car"
 
 
-def test_free_to_be_silent_in_push(folder):
+@pytest.mark.parametrize(
+    "asked_s",
+    [
+        pytest.param(
+            0,
+            marks=pytest.mark.xfail(
+                reason="the shipped checkpoint may name what is not there on a session's first frame",
+                strict=True,
+            ),
+        ),
+        1,
+        3,
+    ],
+)
+def test_free_to_be_silent_in_push(folder, asked_s):
     served = serve_for(MODEL, Mode.PUSH, ServingSettings(), device="cpu", max_at_once=2)
     video = folder / "videos" / "sample_1_real.mp4"
-    probe = Probe("q", video, "Which car is at the gate?", end_s=11, asked_s=0)
-    # A little readier to speak than the checkpoint is shipped.
-    ((_, told),) = ask(served, [probe], Mode.PUSH, 1, sensitivity=0.5)
+    probe = Probe("q", video, "Which car is at the gate?", end_s=11, asked_s=asked_s)
+    ((_, told),) = ask(served, [probe], Mode.PUSH, 1)
     assert [one.text for one in told] == ["no car", "a yellow car"]
-    assert told[0].at_s == 0 and told[1].at_s in (7, 8)
+    assert told[0].at_s == asked_s and told[1].at_s in (7, 8)
     later = Probe("q", video, "Which car is at the gate?", end_s=11, asked_s=9)
     ((_, told),) = ask(served, [later], Mode.PUSH, 1)
     assert all(one.at_s >= 9 for one in told)
