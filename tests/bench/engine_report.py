@@ -332,11 +332,11 @@ def _price(results: Results) -> str:
         )
     header = ("", "state F1", "against (a)", "event F1", "against (a)")
     method = _prose(f"""
-        {price.num_streams} simulated streams that the checkpoint has not seen, all five tasks, windows of
-        {results.checkpoint_window_rounds} rounds; scored are the {price.num_rounds:,} rounds after a window first slid,
-        with {price.num_events} events to tell. State F1 (macro): every earlier reply is gold's, in all three ways.
-        Event F1: nothing forced, right words within 2 s. In points; in brackets 95 % intervals, the same streams
-        resampled for all ways.
+        {price.num_streams} simulated streams that the checkpoint (of commit `{results.quality_commit}`) has not seen,
+        all five tasks, windows of {results.checkpoint_window_rounds} rounds; scored are the {price.num_rounds:,} rounds
+        after a window first slid, with {price.num_events} events to tell. State F1 (macro): every earlier reply is
+        gold's, in all three ways. Event F1: nothing forced, right words within 2 s. In points; in brackets 95 %
+        intervals, the same streams resampled for all ways.
     """)
     return f"""## What the window costs in quality
 

@@ -35,6 +35,8 @@ class Results:
     loads: tuple[Load, ...]
     price: WindowPrice
     rebuild: Rebuild
+    quality_commit: str
+    """Of the checkpoint that `price` and `rebuild` are of, which may have been measured later than the times."""
 
     def window(self, window_rounds: int) -> WindowCost:
         """The one of this length, else the longest one measured that is shorter."""
