@@ -226,7 +226,10 @@ def _write_clip(path: Path, clip: Clip, config: ClipConfig) -> None:
                 at_s = time_s - clip.start_s
                 if stream is None:
                     width, height = frame.size_within(config.max_side)
-                    stream = container.add_stream("libx264", rate=config.fps, options={"preset": "veryfast"})
+                    # One thread, and no look-ahead, whose B-frames x264 does not choose alike from run to run.
+                    options = {"preset": "veryfast", "tune": "zerolatency"}
+                    stream = container.add_stream("libx264", rate=config.fps, options=options)
+                    stream.codec_context.thread_count = 1
                     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
                     stream.time_base = Fraction(1, config.fps)
                 held = held or frame
