@@ -117,7 +117,7 @@ def run(plan: Plan, model_dir: Path) -> Results:
         aging = age.measure(workload, plan.ages, plan.age_repeats)
         bar.update()
     timed_share = (time.process_time() - cpu_s) / (time.monotonic() - timed_s)
-    runs = _held_out(plan, model_dir)
+    price, rebuilt = _quality(plan, model_dir)
     return Results(
         environment=environment,
         duration_s=time.monotonic() - started_s,
@@ -133,26 +133,22 @@ def run(plan: Plan, model_dir: Path) -> Results:
         limits=tuple(limits),
         aging=aging,
         loads=tuple(loads),
-        price=window_price.summarise(runs, np.random.default_rng(0)),
-        rebuild=rebuild.summarise(runs),
+        price=price,
+        rebuild=rebuilt,
         quality_commit=environment.commit,
     )
 
 
 def with_quality(results: Results, plan: Plan, model_dir: Path) -> Results:
     """The same with what depends on the weights measured anew. Times do not."""
-    runs = _held_out(plan, model_dir)
-    return replace(
-        results,
-        price=window_price.summarise(runs, np.random.default_rng(0)),
-        rebuild=rebuild.summarise(runs),
-        quality_commit=Environment.now().commit,
-    )
+    price, rebuilt = _quality(plan, model_dir)
+    return replace(results, price=price, rebuild=rebuilt, quality_commit=Environment.now().commit)
 
 
-def _held_out(plan: Plan, model_dir: Path) -> list[held_out.StreamRun]:
+def _quality(plan: Plan, model_dir: Path) -> tuple[window_price.WindowPrice, rebuild.Rebuild]:
     with _progress("held-out streams", plan.streams, "stream") as bar:
-        return held_out.run_streams(model_dir, plan.streams, plan.stream_rounds, 2, bar.update)
+        runs = held_out.run_streams(model_dir, plan.streams, plan.stream_rounds, 2, bar.update)
+    return window_price.summarise(runs, np.random.default_rng(0)), rebuild.summarise(runs)
 
 
 def _loads(plan: Plan, workload: Workload, window_rounds: int) -> list[engine_load.Load]:

@@ -5,13 +5,13 @@ import io
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from models.data import h264
 from models.data.curation.config import ClipConfig
 from models.data.curation.store import Store, content_key
 from models.data.curation.teacher import Picture
@@ -226,12 +226,7 @@ def _write_clip(path: Path, clip: Clip, config: ClipConfig) -> None:
                 at_s = time_s - clip.start_s
                 if stream is None:
                     width, height = frame.size_within(config.max_side)
-                    # One thread, and no look-ahead, whose B-frames x264 does not choose alike from run to run.
-                    options = {"preset": "veryfast", "tune": "zerolatency"}
-                    stream = container.add_stream("libx264", rate=config.fps, options=options)
-                    stream.codec_context.thread_count = 1
-                    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-                    stream.time_base = Fraction(1, config.fps)
+                    stream = h264.add_stream(container, config.fps, width, height)
                 held = held or frame
                 # A picture stands until the next one comes, so the one before serves all times up to this one.
                 while num_written < num_wanted and num_written / config.fps < at_s - 1e-6:

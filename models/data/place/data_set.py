@@ -10,11 +10,11 @@ import platform
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from models.data import h264
 from models.data.place.clip import Clip, draw_clip
 from models.data.place.label import Gold
 from models.data.place.picture import render
@@ -110,12 +110,7 @@ def write_video(clip: Clip, path: Path, fps: int, height: int, width: int) -> No
 
     begin_ms, end_ms = clip.times_ms[0], clip.times_ms[-1]
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.time_base = Fraction(1, fps)
-        # One thread, and no look-ahead, whose B-frames x264 does not choose alike from run to run.
-        stream.codec_context.thread_count = 1
-        stream.options = {"preset": "veryfast", "tune": "zerolatency", "crf": "23"}
+        stream = h264.add_stream(container, fps, width, height)
         for index in range((end_ms - begin_ms) * fps // 1000 + 1 + _STILL_S * fps):
             picture = render(clip.script, min(begin_ms + index * 1000 // fps, end_ms), height, width)
             frame = av.VideoFrame.from_ndarray(picture, "rgb24")
