@@ -132,7 +132,7 @@ class SampleMaker(Protocol):
     def __call__(
         self, seed: int, split: str, num_frames: int, *, drills: bool = False, num_others: int = 0
     ) -> Sample:
-        """`drills`: of tasks that ask for one thing in many more samples, in which it happens more often.
+        """`drills`: what samples ask for that want one thing in many happens more often, and more of them begin late.
         `num_others`: other instructions that the sample has. Frames and rounds are the same with and without."""
         ...
 

@@ -25,6 +25,7 @@ class LaterPass:
     learning_rate: float
     matrix_learning_rate: float
     truth_weight: float
+    seen_weight: float
     warmup_steps: int = 15
 
 
@@ -69,7 +70,7 @@ class ScratchRecipe:
                 max_steps=one.max_steps,
                 batch_size=one.batch_size,
                 clips=one.clips,
-                loss=replace(first.loss, truth_weight=one.truth_weight, asks_what_is_seen=False),
+                loss=replace(first.loss, truth_weight=one.truth_weight, seen_weight=one.seen_weight),
                 learning_rate=one.learning_rate,
                 matrix_learning_rate=one.matrix_learning_rate,
                 warmup_steps=one.warmup_steps,
@@ -97,7 +98,7 @@ def tiny() -> ScratchRecipe:
             # Sessions as they are served, whose windows slide, and in which something was missed. What is right is
             # learnt before, from shorter histories; alone a model would hear itself, and go on with what it has missed.
             LaterPass(
-                max_steps=500,
+                max_steps=600,
                 batch_size=4,
                 clips=ClipPlan(
                     num_rounds=(64,),
@@ -111,6 +112,7 @@ def tiny() -> ScratchRecipe:
                 learning_rate=6e-4,
                 matrix_learning_rate=0.004,
                 truth_weight=1.0,
+                seen_weight=0.25,
             ),
         ),
         # Probabilities as they are: a balanced loss speaks too often, and no bias puts that right as well.

@@ -17,7 +17,14 @@ from models.training.loss import IGNORED, Balance, weighted_token_losses
 from models.training.other_decisions import OtherDecisions
 from models.training.other_dialogue import OtherDialogueBatch
 from models.training.packing import PACKED_ATTENTION, Look, Packing, Stretch
-from models.training.truth_heads import TRUTH_HEADS_FILE, Heights, TruthBatch, TruthHeads, TruthShape
+from models.training.truth_heads import (
+    HEADS_OF_WHAT_IS_SEEN,
+    TRUTH_HEADS_FILE,
+    Heights,
+    TruthBatch,
+    TruthHeads,
+    TruthShape,
+)
 from models.vlm import vision_tower
 from models.vlm.last_layer import LastLayer, Wanted
 from models.vlm.model import FAMILIES
@@ -33,8 +40,9 @@ class LossConfig:
     class_counts: tuple[int, int, int] | None = None
     # Weight of the truth heads' losses at the first step; it falls to zero in a straight line over the run.
     truth_weight: float = 1.0
-    # Whether the heads are asked what each frame shows, and what has changed; a model that knows has room for more.
-    asks_what_is_seen: bool = True
+    # Beside the other heads, the weight of those that are asked what each frame shows, and what has changed. A model
+    # that knows needs little of it, and has room for more.
+    seen_weight: float = 1.0
 
 
 class TrainingModel(nn.Module):
@@ -151,7 +159,9 @@ class TrainingModel(nn.Module):
             parts["turn"] = self._loss_at_turns(hidden, at, input_ids[0], labels[0], asked)
             if asked["others"] is not None:
                 parts["others"] = self._loss_of_others(asked["others"])
-            loss = loss + self.truth_weight * torch.stack(list(parts.values())).sum()
+            weights = dict.fromkeys(HEADS_OF_WHAT_IS_SEEN, config.seen_weight)
+            weighted = [weights.get(name, 1.0) * part for name, part in parts.items()]
+            loss = loss + self.truth_weight * torch.stack(weighted).sum()
             self.last_parts |= {name: part.detach() for name, part in parts.items()}
         self._on_the_way.clear()
         self._shares.clear()
@@ -204,7 +214,7 @@ class TrainingModel(nn.Module):
             visual,
             Heights(**{name: hidden[0] for name, hidden in self._on_the_way.items()}),
             truth,
-            asks_what_is_seen=self.loss_config.asks_what_is_seen,
+            asks_what_is_seen=self.loss_config.seen_weight > 0,
         )
         looks = {f"look_{name}": -shares.sum() / max(1, len(shares)) for name, shares in self._shares.items()}
         return losses | looks

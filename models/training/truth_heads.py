@@ -17,6 +17,7 @@ from models.training.past_times import NUM_CLASSES, PastTimesBatch
 from models.vlm.state import State
 
 TRUTH_HEADS_FILE = "truth_heads.safetensors"
+HEADS_OF_WHAT_IS_SEEN = ("seen", "read", "before", "changed")
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class TruthHeads(nn.Module):
         *,
         asks_what_is_seen: bool,
     ) -> dict[str, torch.Tensor]:
-        """Losses by head: visual [N * tokens, hidden]. `asks_what_is_seen`: also the first four."""
+        """Losses by head: visual [N * tokens, hidden]. `asks_what_is_seen`: also HEADS_OF_WHAT_IS_SEEN."""
         read = _normed(heights.half_way[truth["decisions"]])
         decided = _normed(heights.higher_up[truth["decisions"]])
         understood = _normed(heights.lower_down[truth["ends"]])
