@@ -8,8 +8,10 @@ ids are those of a fresh chat.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,13 @@ class Dialogue:
     def control_token_ids(self) -> frozenset[int]:
         """Ids that the text of a reply never holds: chat, vision and state tokens, and whatever else was added."""
         return self._control_ids
+
+    @cached_property
+    def vocabulary(self) -> str:
+        """Names what the token ids stand for, in 16 hexadecimal digits: the same for equal tokens with equal ids."""
+        tokens = self._tokenizer.get_vocab(with_added_tokens=True)
+        listed = json.dumps(sorted((token_id, token) for token, token_id in tokens.items()))
+        return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
     @property
     def vocab_size(self) -> int:

@@ -72,7 +72,7 @@ class LLM:
             self._encoder,
             self._telemetry,
             settings.llm,
-            language_model.dialogue.state_token_ids,
+            language_model.dialogue,
             window_rounds,
             lambda: time.time_ns() // 1000,
             time.monotonic,

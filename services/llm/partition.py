@@ -304,6 +304,7 @@ class Partition:
                         state_offset=offset,
                         state=state,
                         replies=replies,
+                        vocabulary=self._parts.dialogue.vocabulary,
                     )
                     for offset, (state, replies) in zip(state_offsets, self._given_states, strict=True)
                 ]

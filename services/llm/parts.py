@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from opentelemetry.context import Context
 
-from services.llm.session import EnginePort
+from services.llm.session import DialoguePort, EnginePort
 from services.shared.settings import LlmSettings
 from services.shared.telemetry import Telemetry
 
@@ -30,7 +30,7 @@ class Parts:
     encoder: EncoderPort
     telemetry: Telemetry
     settings: LlmSettings
-    state_token_ids: Sequence[int]
+    dialogue: DialoguePort
     window_rounds: int
     wall_us: Callable[[], int]
     monotonic_s: Callable[[], float]

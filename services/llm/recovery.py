@@ -12,7 +12,7 @@ from services.llm.assignment import GROUP
 from services.llm.frame_reader import FrameReader
 from services.llm.partition_logs import KafkaPartitionLogs, PartitionLogs
 from services.llm.parts import EncoderPort
-from services.llm.session import PastRound
+from services.llm.session import DialoguePort, PastRound
 from services.llm.windows import WindowKey, Windows
 from services.shared.checkpoints import CheckpointStore
 from services.shared.control_log import ControlReader, ControlView
@@ -59,6 +59,7 @@ class Recovery:
         cluster_id: str,
         frame_reader: FrameReader,
         encoder: EncoderPort,
+        dialogue: DialoguePort,
         count: Callable[[str, int], None],
     ) -> None:
         self._settings = settings
@@ -68,6 +69,7 @@ class Recovery:
         self._cluster_id = cluster_id
         self._frame_reader = frame_reader
         self._encoder = encoder
+        self._dialogue = dialogue
         self._count = count
         self._topics = Topics.of(settings.kafka)
 
@@ -97,6 +99,7 @@ class Recovery:
                     self._cluster_id,
                     self._frame_reader,
                     self._encoder,
+                    self._dialogue,
                     self._count,
                 )
         except BaseException:
@@ -112,6 +115,7 @@ def read_standing(
     cluster_id: str,
     frame_reader: FrameReader,
     encoder: EncoderPort,
+    dialogue: DialoguePort,
     count: Callable[[str, int], None],
 ) -> Standing:
     """Reads committed offset, states and windows. Only right once the last owner has been fenced."""
@@ -121,7 +125,7 @@ def read_standing(
     for record in logs.records(topics.state, logs.begin(topics.state), logs.end(topics.state)):
         state = StreamState.FromString(record.value)
         states[state.stream_id], state_offsets[state.stream_id] = state, record.offset
-    windows = Windows(states, topics, count)
+    windows = Windows(states, topics, dialogue, count)
     for stream_id, checkpoint in load_checkpoints(windows.streams_without_replies).items():
         windows.use(stream_id, checkpoint, cluster_id, state_offsets[stream_id])
     past = windows.read(logs, frame_reader, encoder, _TIMEOUT_S)

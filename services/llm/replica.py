@@ -254,6 +254,7 @@ class Replica:
             self._cluster_id,
             self._frame_reader,
             self._parts.encoder,
+            self._parts.dialogue,
             lambda outcome, amount: self._parts.telemetry.count(Metrics.CHECKPOINTS, amount, reason=outcome),
         )
         return recovery.run(lambda: self._taken_since_s.get(number) == since_s)

@@ -189,7 +189,7 @@ class Roster:
         self.sessions.clear()
 
     def _session(self, watch: Watch) -> Session:
-        return Session(self._parts.engine, watch, self._parts.state_token_ids, self._parts.window_rounds)
+        return Session(self._parts.engine, watch, self._parts.dialogue, self._parts.window_rounds)
 
     def _refuse(self, watch: Watch, life_cycle: LifeCycle, error: EngineFull | ValueError) -> None:
         if isinstance(error, ValueError) or watch.once:  # who asks a question wants to know now

@@ -48,6 +48,16 @@ class EnginePort(Protocol):
     def stats(self) -> EngineStats: ...
 
 
+class DialoguePort(Protocol):
+    """What is used of models.vlm.dialogue.Dialogue; see there for the contract."""
+
+    @property
+    def state_token_ids(self) -> tuple[int, int, int]: ...
+    @property
+    def vocabulary(self) -> str: ...
+    def reply(self, state: State, text: str = "") -> list[int]: ...
+
+
 @dataclass(frozen=True)
 class PastRound:
     """A round that was decided and committed before; its reply is forced when the window is replayed."""
@@ -82,9 +92,7 @@ class Session:
     Not thread-safe. Its state speaks of finished rounds only, so that whatever was under way is decided anew.
     """
 
-    def __init__(
-        self, engine: EnginePort, watch: Watch, state_token_ids: Sequence[int], window_rounds: int
-    ) -> None:
+    def __init__(self, engine: EnginePort, watch: Watch, dialogue: DialoguePort, window_rounds: int) -> None:
         self.watch = watch
         self.engine_id = f"{watch.stream_id}/{watch.watch_id}/{watch.version}"
         self.life_cycle = LifeCycle(watch)
@@ -93,7 +101,7 @@ class Session:
         self.next_to_append = FrameId(0, 0)
         self.rounds_decided = 0
         self._engine = engine
-        self._state_token_ids = state_token_ids
+        self._dialogue = dialogue
         self._window: deque[Round] = deque(maxlen=window_rounds)
         self._under_way: deque[tuple[int, Round]] = deque()
 
@@ -112,7 +120,7 @@ class Session:
                 round_.mark.media_time_ms,
                 round_.frame,
                 round_.grid,
-                forced_reply=(self._state_token_ids[round_.state], *round_.token_ids),
+                forced_reply=(self._dialogue.state_token_ids[round_.state], *round_.token_ids),
             )
             for round_ in past
         ]
@@ -190,6 +198,7 @@ class Session:
             captured_at_us=round_.captured_at_us, decided_at_us=round_.decided_at_us, replied_at_us=now_us
         )
         event = self.life_cycle.reply(round_.mark, round_.start_ms, reply.token_ids, reply.text, stamps)
+        event.vocabulary = self._dialogue.vocabulary
         self._finish(round_)
         return round_, event
 
@@ -228,7 +237,7 @@ class Session:
         """What every round of the window replied, state token first."""
         return WindowReplies(
             replies=[
-                StoredReply(token_ids=(self._state_token_ids[state], *round_.token_ids))
+                StoredReply(token_ids=(self._dialogue.state_token_ids[state], *round_.token_ids))
                 for round_, state in self._decided()
             ]
         )

@@ -15,7 +15,7 @@ from services.llm.frame import Frame, FrameId, FrameMark, round_start_ms
 from services.llm.frame_reader import FrameReader
 from services.llm.partition_logs import PartitionLogs
 from services.llm.parts import EncoderPort
-from services.llm.session import PastRound, unpack_states
+from services.llm.session import DialoguePort, PastRound, unpack_states
 from services.shared.topics import Topics
 from streamo.v1.event_pb2 import Event, EventKind
 from streamo.v1.state_pb2 import Checkpoint, StreamState, WatchState, Window
@@ -58,13 +58,19 @@ class Windows:
     """Made from the committed states; `use` what Redis holds, then `read` the rest.
 
     Frames that are not kept any more shorten a window; a reply that is nowhere to be found empties it, and is counted.
+    Of a reply that a model with another vocabulary made only the text is good.
     """
 
     def __init__(
-        self, states: Mapping[str, StreamState], topics: Topics, count: Callable[[str, int], None]
+        self,
+        states: Mapping[str, StreamState],
+        topics: Topics,
+        dialogue: DialoguePort,
+        count: Callable[[str, int], None],
     ) -> None:
         self._states = states
         self._topics = topics
+        self._dialogue = dialogue
         self._count = count
         self._plans = [
             _plan(state.stream_id, watch)
@@ -83,6 +89,9 @@ class Windows:
         stamp = (checkpoint.cluster_id, checkpoint.state_offset)
         if stamp != (cluster_id, state_offset) or checkpoint.state != state:
             self._count("stale", 1)
+            return
+        if checkpoint.vocabulary != self._dialogue.vocabulary:
+            self._count("other vocabulary", 1)
             return
         self._count("used", 1)
         plans = {plan.key: plan for plan in self._plans}
@@ -142,7 +151,12 @@ class Windows:
                 EventKind.EVENT_KIND_CLOSE,
                 EventKind.EVENT_KIND_ANSWER,
             ):
-                planned.token_ids = tuple(event.token_ids)
+                planned.token_ids = self._token_ids(event)
+
+    def _token_ids(self, event: Event) -> tuple[int, ...]:
+        if event.vocabulary == self._dialogue.vocabulary:
+            return tuple(event.token_ids)
+        return tuple(self._dialogue.reply(State.RESPONSE, event.text)[1:])
 
     def _encode(self, encoder: EncoderPort) -> dict[int, Future[torch.Tensor]]:
         """By id() of the frame: each once, however many watches its stream has."""

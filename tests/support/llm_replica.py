@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +25,11 @@ from services.llm.committer import FailPoint, no_failpoint
 from services.llm.frame_reader import FrameReader
 from services.llm.parts import EncoderPort, Parts
 from services.llm.replica import Replica
-from services.llm.session import EnginePort
+from services.llm.session import DialoguePort, EnginePort
 from services.shared.lifecycle import StopSignal
 from services.shared.settings import Settings
 from services.shared.telemetry import Telemetry
-from support.scripted_engine import SIZE, STATE_TOKEN_IDS, WINDOW_ROUNDS, ScriptedEncoder, ScriptedEngine
+from support.scripted_engine import SIZE, WINDOW_ROUNDS, ScriptedDialogue, ScriptedEncoder, ScriptedEngine
 
 LINGERS = "lingers in a commit"
 
@@ -120,7 +120,7 @@ def scripted_parts(settings: Settings, step_s: float) -> tuple[Parts, FrameReade
 
     budget = FrameBudget(min_pixels=SIZE * SIZE, max_pixels=4 * SIZE * SIZE)
     engine = PacedEngine() if step_s else ScriptedEngine()
-    return _parts(settings, engine, ScriptedEncoder(), STATE_TOKEN_IDS, WINDOW_ROUNDS), FrameReader(budget)
+    return _parts(settings, engine, ScriptedEncoder(), ScriptedDialogue(), WINDOW_ROUNDS), FrameReader(budget)
 
 
 def real_parts(settings: Settings) -> tuple[Parts, FrameReader]:
@@ -144,7 +144,7 @@ def real_parts(settings: Settings) -> tuple[Parts, FrameReader]:
         return vision.encode([pixels])[0].numpy()
 
     encoder = EncoderClient(encode, settings.encoder.timeout_s)
-    parts = _parts(settings, Engine(model, config), encoder, model.dialogue.state_token_ids, window_rounds)
+    parts = _parts(settings, Engine(model, config), encoder, model.dialogue, window_rounds)
     return parts, FrameReader(vision.budget)
 
 
@@ -152,7 +152,7 @@ def _parts(
     settings: Settings,
     engine: EnginePort,
     encoder: EncoderPort,
-    state_token_ids: Sequence[int],
+    dialogue: DialoguePort,
     window_rounds: int,
 ) -> Parts:
     return Parts(
@@ -160,7 +160,7 @@ def _parts(
         encoder,
         Telemetry("llm", settings.telemetry),
         settings.llm,
-        state_token_ids,
+        dialogue,
         window_rounds,
         lambda: time.time_ns() // 1000,
         time.monotonic,

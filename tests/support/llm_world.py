@@ -23,7 +23,7 @@ from services.llm.partition import Partition
 from services.llm.parts import EncoderPort, Parts
 from services.llm.picture_reader import PictureExpired
 from services.llm.recovery import read_standing
-from services.llm.session import EnginePort
+from services.llm.session import DialoguePort, EnginePort
 from services.shared.control_log import ControlView, epoch_key, stream_key, watch_key
 from services.shared.settings import KafkaSettings, LlmSettings
 from services.shared.topics import Topics
@@ -37,9 +37,9 @@ from support.counting_telemetry import CountingTelemetry
 from support.promise import StreamRecords
 from support.scripted_engine import (
     SIZE,
-    STATE_TOKEN_IDS,
     VOCAB_SIZE,
     WINDOW_ROUNDS,
+    ScriptedDialogue,
     ScriptedEncoder,
     ScriptedEngine,
 )
@@ -132,7 +132,7 @@ class World:
         self,
         engine: Callable[[], EnginePort] | None = None,
         encoder: EncoderPort | None = None,
-        state_token_ids: Sequence[int] = STATE_TOKEN_IDS,
+        dialogue: DialoguePort | None = None,
         window_rounds: int = WINDOW_ROUNDS,
         **llm: object,
     ) -> None:
@@ -145,8 +145,11 @@ class World:
         self.num_loaded = 0
         self.encoder = encoder or ScriptedEncoder()
         self.max_sessions, self.vocab_size = 1000, VOCAB_SIZE
-        self._make_engine = engine or (lambda: ScriptedEngine(self.max_sessions, self.vocab_size))
-        self._state_token_ids, self._window_rounds = state_token_ids, window_rounds
+        self.dialogue: DialoguePort = dialogue or ScriptedDialogue()
+        self._make_engine = engine or (
+            lambda: ScriptedEngine(self.max_sessions, self.vocab_size, self.dialogue)
+        )
+        self._window_rounds = window_rounds
         self._settings = LlmSettings(commit_period_s=0.001, **llm)
         self._reader = FrameReader(FrameBudget(min_pixels=SIZE * SIZE, max_pixels=4 * SIZE * SIZE))
         self.take_over()
@@ -192,7 +195,7 @@ class World:
             self.encoder,
             self.telemetry,
             self._settings,
-            self._state_token_ids,
+            self.dialogue,
             self._window_rounds,
             lambda: self.now_us,
             lambda: self.now_us / 1e6,
@@ -205,6 +208,7 @@ class World:
             CLUSTER_ID,
             self._reader,
             self.encoder,
+            self.dialogue,
             self._count,
         )
         self.partition = Partition(

@@ -19,6 +19,7 @@ from models.engine.engine_stats import EngineStats
 from models.engine.errors import BadLogits, EngineFull
 from models.engine.round import Decision, Reply, RoundInput
 from models.vlm.state import State
+from services.llm.session import DialoguePort
 
 STATE_TOKEN_IDS = (10, 11, 12)
 WINDOW_ROUNDS = 8
@@ -34,8 +35,21 @@ def picture(state: State, steps: int = 0, number: int = 0) -> np.ndarray:
     return pixels
 
 
-def token_ids_of(number: int) -> tuple[int, ...]:
-    return (100 + number, 400)
+class ScriptedDialogue:
+    """Texts are "number N". `first_id`: of the numbers; another one makes another vocabulary."""
+
+    state_token_ids = STATE_TOKEN_IDS
+
+    def __init__(self, first_id: int = 100) -> None:
+        self._first_id = first_id
+
+    @property
+    def vocabulary(self) -> str:
+        return f"numbers from {self._first_id}"
+
+    def reply(self, state: State, text: str = "") -> list[int]:
+        state_id = STATE_TOKEN_IDS[state]
+        return [state_id, self._first_id + int(text.removeprefix("number ")), 400] if text else [state_id]
 
 
 class ScriptedEncoder:
@@ -68,7 +82,13 @@ class _Session:
 
 
 class ScriptedEngine:
-    def __init__(self, max_sessions: int = 1000, vocab_size: int = VOCAB_SIZE) -> None:
+    def __init__(
+        self,
+        max_sessions: int = 1000,
+        vocab_size: int = VOCAB_SIZE,
+        dialogue: DialoguePort | None = None,
+    ) -> None:
+        self._dialogue = dialogue or ScriptedDialogue()
         self.sessions: dict[str, _Session] = {}
         self.max_sessions = max_sessions
         self.vocab_size = vocab_size
@@ -93,7 +113,7 @@ class ScriptedEngine:
             if max(past.forced_reply or ()) >= self.vocab_size:
                 raise ValueError("forced_reply has an unknown token id")
             state, _, number = _script(past)
-            expected = (STATE_TOKEN_IDS[state], *(token_ids_of(number) if state is State.RESPONSE else ()))
+            expected = tuple(self._dialogue.reply(state, _text(state, number)))
             assert past.forced_reply == expected, (session_id, past.forced_reply, expected)
         assert [p.end_ms for p in past_rounds] == sorted(p.end_ms for p in past_rounds)
         session = _Session(
@@ -147,8 +167,14 @@ class ScriptedEngine:
                 continue
             session.steps_left = None
             session.queue.popleft()
-            outputs.append(Reply(session_id, index, token_ids_of(number), f"number {number}", False))
+            text = _text(state, number)
+            token_ids = tuple(self._dialogue.reply(state, text)[1:])
+            outputs.append(Reply(session_id, index, token_ids, text, False))
         return outputs
+
+
+def _text(state: State, number: int) -> str:
+    return f"number {number}" if state is State.RESPONSE else ""
 
 
 def _script(round_input: RoundInput) -> tuple[State, int, int]:

@@ -26,17 +26,17 @@ from streamo.v1 import frame_pb2 as streamo_dot_v1_dot_frame__pb2
 from streamo.v1 import task_pb2 as streamo_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16streamo/v1/event.proto\x12\nstreamo.v1\x1a\x16streamo/v1/frame.proto\x1a\x15streamo/v1/task.proto\"C\n\x08\x46rameRef\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x11\n\tframe_seq\x18\x02 \x01(\x04\x12\x15\n\rmedia_time_ms\x18\x03 \x01(\x03\"(\n\x04Span\x12\x10\n\x08start_ms\x18\x01 \x01(\x03\x12\x0e\n\x06\x65nd_ms\x18\x02 \x01(\x03\"\x82\x01\n\x03Gap\x12\x0f\n\x07\x66rom_ms\x18\x01 \x01(\x03\x12\r\n\x05to_ms\x18\x02 \x01(\x03\x12#\n\x05\x66irst\x18\x03 \x01(\x0b\x32\x14.streamo.v1.FrameRef\x12\"\n\x04last\x18\x04 \x01(\x0b\x32\x14.streamo.v1.FrameRef\x12\x12\n\nnum_frames\x18\x05 \x01(\x04\"N\n\x06Stamps\x12\x16\n\x0e\x63\x61ptured_at_us\x18\x01 \x01(\x03\x12\x15\n\rdecided_at_us\x18\x02 \x01(\x03\x12\x15\n\rreplied_at_us\x18\x03 \x01(\x03\"\xb2\x03\n\x05\x45vent\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.streamo.v1.EventKind\x12\x10\n\x08\x65vent_id\x18\x04 \x01(\t\x12\x10\n\x08watch_id\x18\x05 \x01(\t\x12\x15\n\rwatch_version\x18\x06 \x01(\x04\x12\x1e\n\x04task\x18\x07 \x01(\x0e\x32\x10.streamo.v1.Task\x12#\n\x05\x66rame\x18\x08 \x01(\x0b\x32\x14.streamo.v1.FrameRef\x12\x1e\n\x04span\x18\t \x01(\x0b\x32\x10.streamo.v1.Span\x12\x0c\n\x04text\x18\n \x01(\t\x12\x11\n\ttoken_ids\x18\x0b \x03(\r\x12\"\n\x06reason\x18\x0c \x01(\x0e\x32\x12.streamo.v1.Reason\x12\x0e\n\x06\x64\x65tail\x18\r \x01(\t\x12\x1c\n\x03gap\x18\x0e \x01(\x0b\x32\x0f.streamo.v1.Gap\x12-\n\x0csource_state\x18\x0f \x01(\x0e\x32\x17.streamo.v1.SourceState\x12\"\n\x06stamps\x18\x10 \x01(\x0b\x32\x12.streamo.v1.Stamps\"U\n\x0b\x45ventFilter\x12\x12\n\nstream_ids\x18\x01 \x03(\t\x12\x11\n\twatch_ids\x18\x02 \x03(\t\x12\x1f\n\x05tasks\x18\x03 \x03(\x0e\x32\x10.streamo.v1.Task\"\x7f\n\x10SubscribeRequest\x12\'\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x17.streamo.v1.EventFilter\x12\r\n\x03now\x18\x02 \x01(\x08H\x00\x12\x12\n\x08\x65\x61rliest\x18\x03 \x01(\x08H\x00\x12\x16\n\x0cresume_token\x18\x04 \x01(\x0cH\x00\x42\x07\n\x05start\"\x7f\n\x11SubscribeResponse\x12\"\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x11.streamo.v1.EventH\x00\x12(\n\x08\x62ookmark\x18\x02 \x01(\x0b\x32\x14.streamo.v1.BookmarkH\x00\x12\x14\n\x0cresume_token\x18\x03 \x01(\x0c\x42\x06\n\x04\x62ody\"8\n\x08\x42ookmark\x12,\n\x08progress\x18\x01 \x03(\x0b\x32\x1a.streamo.v1.StreamProgress\":\n\x0eStreamProgress\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x15\n\rmedia_time_ms\x18\x02 \x01(\x03\"b\n\x10GetEventsRequest\x12\'\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x17.streamo.v1.EventFilter\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\x0c\"O\n\x11GetEventsResponse\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.streamo.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\x0c*\xda\x01\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x45VENT_KIND_OPEN\x10\x01\x12\x14\n\x10\x45VENT_KIND_CLOSE\x10\x02\x12\x16\n\x12\x45VENT_KIND_RETRACT\x10\x03\x12\x15\n\x11\x45VENT_KIND_ANSWER\x10\x04\x12\x16\n\x12\x45VENT_KIND_STARTED\x10\x05\x12\x14\n\x10\x45VENT_KIND_ENDED\x10\x06\x12\x12\n\x0e\x45VENT_KIND_GAP\x10\x07\x12\x15\n\x11\x45VENT_KIND_SOURCE\x10\x08*\xea\x02\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x10\n\x0cREASON_MODEL\x10\x01\x12\x18\n\x14REASON_WATCH_CHANGED\x10\x02\x12\x18\n\x14REASON_WATCH_REMOVED\x10\x03\x12\x19\n\x15REASON_STREAM_REMOVED\x10\x04\x12\x17\n\x13REASON_STREAM_ENDED\x10\x05\x12\x16\n\x12REASON_SOURCE_LOST\x10\x06\x12\x13\n\x0fREASON_ANSWERED\x10\x07\x12\x14\n\x10REASON_TIMED_OUT\x10\x08\x12\x0e\n\nREASON_LAG\x10\t\x12\x0f\n\x0bREASON_LOST\x10\n\x12\x17\n\x13REASON_DISCONNECTED\x10\x0b\x12\x15\n\x11REASON_UNREADABLE\x10\x0c\x12\x12\n\x0eREASON_EXPIRED\x10\r\x12\x12\n\x0eREASON_REFUSED\x10\x0e\x12\x12\n\x0eREASON_NO_ROOM\x10\x0f\x32\xa4\x01\n\x0c\x45ventService\x12J\n\tSubscribe\x12\x1c.streamo.v1.SubscribeRequest\x1a\x1d.streamo.v1.SubscribeResponse0\x01\x12H\n\tGetEvents\x12\x1c.streamo.v1.GetEventsRequest\x1a\x1d.streamo.v1.GetEventsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16streamo/v1/event.proto\x12\nstreamo.v1\x1a\x16streamo/v1/frame.proto\x1a\x15streamo/v1/task.proto\"C\n\x08\x46rameRef\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x11\n\tframe_seq\x18\x02 \x01(\x04\x12\x15\n\rmedia_time_ms\x18\x03 \x01(\x03\"(\n\x04Span\x12\x10\n\x08start_ms\x18\x01 \x01(\x03\x12\x0e\n\x06\x65nd_ms\x18\x02 \x01(\x03\"\x82\x01\n\x03Gap\x12\x0f\n\x07\x66rom_ms\x18\x01 \x01(\x03\x12\r\n\x05to_ms\x18\x02 \x01(\x03\x12#\n\x05\x66irst\x18\x03 \x01(\x0b\x32\x14.streamo.v1.FrameRef\x12\"\n\x04last\x18\x04 \x01(\x0b\x32\x14.streamo.v1.FrameRef\x12\x12\n\nnum_frames\x18\x05 \x01(\x04\"N\n\x06Stamps\x12\x16\n\x0e\x63\x61ptured_at_us\x18\x01 \x01(\x03\x12\x15\n\rdecided_at_us\x18\x02 \x01(\x03\x12\x15\n\rreplied_at_us\x18\x03 \x01(\x03\"\xc6\x03\n\x05\x45vent\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.streamo.v1.EventKind\x12\x10\n\x08\x65vent_id\x18\x04 \x01(\t\x12\x10\n\x08watch_id\x18\x05 \x01(\t\x12\x15\n\rwatch_version\x18\x06 \x01(\x04\x12\x1e\n\x04task\x18\x07 \x01(\x0e\x32\x10.streamo.v1.Task\x12#\n\x05\x66rame\x18\x08 \x01(\x0b\x32\x14.streamo.v1.FrameRef\x12\x1e\n\x04span\x18\t \x01(\x0b\x32\x10.streamo.v1.Span\x12\x0c\n\x04text\x18\n \x01(\t\x12\x11\n\ttoken_ids\x18\x0b \x03(\r\x12\"\n\x06reason\x18\x0c \x01(\x0e\x32\x12.streamo.v1.Reason\x12\x0e\n\x06\x64\x65tail\x18\r \x01(\t\x12\x1c\n\x03gap\x18\x0e \x01(\x0b\x32\x0f.streamo.v1.Gap\x12-\n\x0csource_state\x18\x0f \x01(\x0e\x32\x17.streamo.v1.SourceState\x12\"\n\x06stamps\x18\x10 \x01(\x0b\x32\x12.streamo.v1.Stamps\x12\x12\n\nvocabulary\x18\x11 \x01(\t\"U\n\x0b\x45ventFilter\x12\x12\n\nstream_ids\x18\x01 \x03(\t\x12\x11\n\twatch_ids\x18\x02 \x03(\t\x12\x1f\n\x05tasks\x18\x03 \x03(\x0e\x32\x10.streamo.v1.Task\"\x7f\n\x10SubscribeRequest\x12\'\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x17.streamo.v1.EventFilter\x12\r\n\x03now\x18\x02 \x01(\x08H\x00\x12\x12\n\x08\x65\x61rliest\x18\x03 \x01(\x08H\x00\x12\x16\n\x0cresume_token\x18\x04 \x01(\x0cH\x00\x42\x07\n\x05start\"\x7f\n\x11SubscribeResponse\x12\"\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x11.streamo.v1.EventH\x00\x12(\n\x08\x62ookmark\x18\x02 \x01(\x0b\x32\x14.streamo.v1.BookmarkH\x00\x12\x14\n\x0cresume_token\x18\x03 \x01(\x0c\x42\x06\n\x04\x62ody\"8\n\x08\x42ookmark\x12,\n\x08progress\x18\x01 \x03(\x0b\x32\x1a.streamo.v1.StreamProgress\":\n\x0eStreamProgress\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x15\n\rmedia_time_ms\x18\x02 \x01(\x03\"b\n\x10GetEventsRequest\x12\'\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x17.streamo.v1.EventFilter\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\x0c\"O\n\x11GetEventsResponse\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.streamo.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\x0c*\xda\x01\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x45VENT_KIND_OPEN\x10\x01\x12\x14\n\x10\x45VENT_KIND_CLOSE\x10\x02\x12\x16\n\x12\x45VENT_KIND_RETRACT\x10\x03\x12\x15\n\x11\x45VENT_KIND_ANSWER\x10\x04\x12\x16\n\x12\x45VENT_KIND_STARTED\x10\x05\x12\x14\n\x10\x45VENT_KIND_ENDED\x10\x06\x12\x12\n\x0e\x45VENT_KIND_GAP\x10\x07\x12\x15\n\x11\x45VENT_KIND_SOURCE\x10\x08*\xea\x02\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x10\n\x0cREASON_MODEL\x10\x01\x12\x18\n\x14REASON_WATCH_CHANGED\x10\x02\x12\x18\n\x14REASON_WATCH_REMOVED\x10\x03\x12\x19\n\x15REASON_STREAM_REMOVED\x10\x04\x12\x17\n\x13REASON_STREAM_ENDED\x10\x05\x12\x16\n\x12REASON_SOURCE_LOST\x10\x06\x12\x13\n\x0fREASON_ANSWERED\x10\x07\x12\x14\n\x10REASON_TIMED_OUT\x10\x08\x12\x0e\n\nREASON_LAG\x10\t\x12\x0f\n\x0bREASON_LOST\x10\n\x12\x17\n\x13REASON_DISCONNECTED\x10\x0b\x12\x15\n\x11REASON_UNREADABLE\x10\x0c\x12\x12\n\x0eREASON_EXPIRED\x10\r\x12\x12\n\x0eREASON_REFUSED\x10\x0e\x12\x12\n\x0eREASON_NO_ROOM\x10\x0f\x32\xa4\x01\n\x0c\x45ventService\x12J\n\tSubscribe\x12\x1c.streamo.v1.SubscribeRequest\x1a\x1d.streamo.v1.SubscribeResponse0\x01\x12H\n\tGetEvents\x12\x1c.streamo.v1.GetEventsRequest\x1a\x1d.streamo.v1.GetEventsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'streamo.v1.event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EVENTKIND']._serialized_start=1491
-  _globals['_EVENTKIND']._serialized_end=1709
-  _globals['_REASON']._serialized_start=1712
-  _globals['_REASON']._serialized_end=2074
+  _globals['_EVENTKIND']._serialized_start=1511
+  _globals['_EVENTKIND']._serialized_end=1729
+  _globals['_REASON']._serialized_start=1732
+  _globals['_REASON']._serialized_end=2094
   _globals['_FRAMEREF']._serialized_start=85
   _globals['_FRAMEREF']._serialized_end=152
   _globals['_SPAN']._serialized_start=154
@@ -46,21 +46,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STAMPS']._serialized_start=329
   _globals['_STAMPS']._serialized_end=407
   _globals['_EVENT']._serialized_start=410
-  _globals['_EVENT']._serialized_end=844
-  _globals['_EVENTFILTER']._serialized_start=846
-  _globals['_EVENTFILTER']._serialized_end=931
-  _globals['_SUBSCRIBEREQUEST']._serialized_start=933
-  _globals['_SUBSCRIBEREQUEST']._serialized_end=1060
-  _globals['_SUBSCRIBERESPONSE']._serialized_start=1062
-  _globals['_SUBSCRIBERESPONSE']._serialized_end=1189
-  _globals['_BOOKMARK']._serialized_start=1191
-  _globals['_BOOKMARK']._serialized_end=1247
-  _globals['_STREAMPROGRESS']._serialized_start=1249
-  _globals['_STREAMPROGRESS']._serialized_end=1307
-  _globals['_GETEVENTSREQUEST']._serialized_start=1309
-  _globals['_GETEVENTSREQUEST']._serialized_end=1407
-  _globals['_GETEVENTSRESPONSE']._serialized_start=1409
-  _globals['_GETEVENTSRESPONSE']._serialized_end=1488
-  _globals['_EVENTSERVICE']._serialized_start=2077
-  _globals['_EVENTSERVICE']._serialized_end=2241
+  _globals['_EVENT']._serialized_end=864
+  _globals['_EVENTFILTER']._serialized_start=866
+  _globals['_EVENTFILTER']._serialized_end=951
+  _globals['_SUBSCRIBEREQUEST']._serialized_start=953
+  _globals['_SUBSCRIBEREQUEST']._serialized_end=1080
+  _globals['_SUBSCRIBERESPONSE']._serialized_start=1082
+  _globals['_SUBSCRIBERESPONSE']._serialized_end=1209
+  _globals['_BOOKMARK']._serialized_start=1211
+  _globals['_BOOKMARK']._serialized_end=1267
+  _globals['_STREAMPROGRESS']._serialized_start=1269
+  _globals['_STREAMPROGRESS']._serialized_end=1327
+  _globals['_GETEVENTSREQUEST']._serialized_start=1329
+  _globals['_GETEVENTSREQUEST']._serialized_end=1427
+  _globals['_GETEVENTSRESPONSE']._serialized_start=1429
+  _globals['_GETEVENTSRESPONSE']._serialized_end=1508
+  _globals['_EVENTSERVICE']._serialized_start=2097
+  _globals['_EVENTSERVICE']._serialized_end=2261
 # @@protoc_insertion_point(module_scope)

@@ -108,7 +108,7 @@ class Stamps(_message.Message):
     def __init__(self, captured_at_us: _Optional[int] = ..., decided_at_us: _Optional[int] = ..., replied_at_us: _Optional[int] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("stream_id", "seq", "kind", "event_id", "watch_id", "watch_version", "task", "frame", "span", "text", "token_ids", "reason", "detail", "gap", "source_state", "stamps")
+    __slots__ = ("stream_id", "seq", "kind", "event_id", "watch_id", "watch_version", "task", "frame", "span", "text", "token_ids", "reason", "detail", "gap", "source_state", "stamps", "vocabulary")
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -125,6 +125,7 @@ class Event(_message.Message):
     GAP_FIELD_NUMBER: _ClassVar[int]
     SOURCE_STATE_FIELD_NUMBER: _ClassVar[int]
     STAMPS_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     stream_id: str
     seq: int
     kind: EventKind
@@ -141,7 +142,8 @@ class Event(_message.Message):
     gap: Gap
     source_state: _frame_pb2.SourceState
     stamps: Stamps
-    def __init__(self, stream_id: _Optional[str] = ..., seq: _Optional[int] = ..., kind: _Optional[_Union[EventKind, str]] = ..., event_id: _Optional[str] = ..., watch_id: _Optional[str] = ..., watch_version: _Optional[int] = ..., task: _Optional[_Union[_task_pb2.Task, str]] = ..., frame: _Optional[_Union[FrameRef, _Mapping]] = ..., span: _Optional[_Union[Span, _Mapping]] = ..., text: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., reason: _Optional[_Union[Reason, str]] = ..., detail: _Optional[str] = ..., gap: _Optional[_Union[Gap, _Mapping]] = ..., source_state: _Optional[_Union[_frame_pb2.SourceState, str]] = ..., stamps: _Optional[_Union[Stamps, _Mapping]] = ...) -> None: ...
+    vocabulary: str
+    def __init__(self, stream_id: _Optional[str] = ..., seq: _Optional[int] = ..., kind: _Optional[_Union[EventKind, str]] = ..., event_id: _Optional[str] = ..., watch_id: _Optional[str] = ..., watch_version: _Optional[int] = ..., task: _Optional[_Union[_task_pb2.Task, str]] = ..., frame: _Optional[_Union[FrameRef, _Mapping]] = ..., span: _Optional[_Union[Span, _Mapping]] = ..., text: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., reason: _Optional[_Union[Reason, str]] = ..., detail: _Optional[str] = ..., gap: _Optional[_Union[Gap, _Mapping]] = ..., source_state: _Optional[_Union[_frame_pb2.SourceState, str]] = ..., stamps: _Optional[_Union[Stamps, _Mapping]] = ..., vocabulary: _Optional[str] = ...) -> None: ...
 
 class EventFilter(_message.Message):
     __slots__ = ("stream_ids", "watch_ids", "tasks")

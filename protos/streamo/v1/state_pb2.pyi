@@ -91,18 +91,20 @@ class Window(_message.Message):
     def __init__(self, frames_offset: _Optional[int] = ..., events_offset: _Optional[int] = ..., first: _Optional[_Union[_event_pb2.FrameRef, _Mapping]] = ..., num_rounds: _Optional[int] = ..., states: _Optional[bytes] = ..., start_ms: _Optional[int] = ..., offset_steps: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
-    __slots__ = ("cluster_id", "committed_frames_offset", "state_offset", "state", "replies")
+    __slots__ = ("cluster_id", "committed_frames_offset", "state_offset", "state", "replies", "vocabulary")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     COMMITTED_FRAMES_OFFSET_FIELD_NUMBER: _ClassVar[int]
     STATE_OFFSET_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REPLIES_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     committed_frames_offset: int
     state_offset: int
     state: StreamState
     replies: _containers.RepeatedCompositeFieldContainer[WindowReplies]
-    def __init__(self, cluster_id: _Optional[str] = ..., committed_frames_offset: _Optional[int] = ..., state_offset: _Optional[int] = ..., state: _Optional[_Union[StreamState, _Mapping]] = ..., replies: _Optional[_Iterable[_Union[WindowReplies, _Mapping]]] = ...) -> None: ...
+    vocabulary: str
+    def __init__(self, cluster_id: _Optional[str] = ..., committed_frames_offset: _Optional[int] = ..., state_offset: _Optional[int] = ..., state: _Optional[_Union[StreamState, _Mapping]] = ..., replies: _Optional[_Iterable[_Union[WindowReplies, _Mapping]]] = ..., vocabulary: _Optional[str] = ...) -> None: ...
 
 class WindowReplies(_message.Message):
     __slots__ = ("replies",)

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,20 @@ def dialogue(random_checkpoint: Path) -> Dialogue:
 @pytest.fixture(scope="module")
 def hf_tokenizer(random_checkpoint: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(random_checkpoint)
+
+
+def test_a_vocabulary_is_named_by_what_each_id_stands_for(random_checkpoint: Path, tmp_path: Path) -> None:
+    spec = json.loads((random_checkpoint / "tokenizer.json").read_text())
+    named = {}
+    for name in ("same", "swapped"):
+        vocab: dict[str, int] = spec["model"]["vocab"]
+        if name == "swapped":
+            vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
+        spec["truncation"] = {"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0}
+        (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+        named[name] = Dialogue.load(tmp_path, "Watch.").vocabulary
+    assert named["same"] == Dialogue.load(random_checkpoint, "Look.").vocabulary
+    assert named["swapped"] != named["same"]
 
 
 def test_a_chat_is_the_chat_template_of_its_turns(

@@ -82,7 +82,7 @@ class Place:
         self.world = World(
             lambda: Engine(model, config),
             NoisyEncoder(model.visual_size),
-            model.dialogue.state_token_ids,
+            model.dialogue,
             4,
             max_lag_s=MAX_LAG_S,
             max_pending_frames=MAX_PENDING_FRAMES,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from support.llm_world import TOPICS, World, kinds
 from support.promise import violations
-from support.scripted_engine import WINDOW_ROUNDS, picture
+from support.scripted_engine import WINDOW_ROUNDS, ScriptedDialogue, picture
 
 from models.vlm.state import State
 from services.shared.telemetry import Metrics
@@ -610,6 +610,30 @@ def test_a_checkpoint_of_another_stream_is_not_used():
     assert gate.world.counts == {"stale": 1}
     gate.frames(RESPONSE)
     assert kinds(gate.finish()) == ["STARTED", "CLOSE", "CLOSE"]
+
+
+@pytest.mark.parametrize("use_redis", [True, False])
+def test_a_model_with_another_vocabulary_goes_on_over_the_texts(use_redis: bool):
+    gate = Gate()
+    gate.watch()
+    gate.frames(SILENCE, RESPONSE, STANDBY)
+    gate.world.finish()
+    if not use_redis:
+        gate.world.redis.clear()
+    gate.world.dialogue = ScriptedDialogue(first_id=500)
+    gate.world.take_over()  # the engine checks each reply
+    assert len(gate.world.engine.sessions[f"{GATE}/cars/2"].past) == 3
+    assert gate.world.counts == ({"other vocabulary": 1} if use_redis else {})
+    gate.frames(RESPONSE)
+    gate.world.finish()
+    gate.world.take_over()  # its own replies by their ids, the other's by their texts
+    assert len(gate.world.engine.sessions[f"{GATE}/cars/2"].past) == 4
+    assert gate.world.counts.get("used") == 1
+    gate.world.redis.clear()
+    gate.world.take_over()
+    assert len(gate.world.engine.sessions[f"{GATE}/cars/2"].past) == 4
+    gate.frames(RESPONSE)
+    assert kinds(gate.finish()) == ["STARTED", "CLOSE", "OPEN", "CLOSE", "CLOSE"]
 
 
 def test_a_window_whose_reply_is_lost_starts_empty_and_is_counted():
