@@ -276,9 +276,9 @@ def write_comparison(directory: Path, comparison: Comparison) -> None:
         by_task.setdefault(task, []).append(
             (
                 score.label,
-                _value(one.value),
-                _value(other.value),
-                f"{_value(difference.value)} [{_value(difference.low)}, {_value(difference.high)}]",
+                shown_value(one.value),
+                shown_value(other.value),
+                shown_difference(difference),
                 verdict(score, difference),
             )
         )
@@ -299,6 +299,20 @@ def verdict(score: Score, difference: Difference) -> str:
     return "B better" if (difference.value > 0) == score.higher_is_better else "A better"
 
 
+def shown_value(value: float) -> str:
+    """ "-" where there is nothing to score."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def shown_difference(difference: Difference) -> str:
+    """With its interval; "-" where a side has nothing to score."""
+    if math.isnan(difference.value):
+        return "-"
+    return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+
+
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = []
     for name, value in values.items():
@@ -312,13 +326,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 def _shown(estimate: Estimate | None) -> str:
     if estimate is None or math.isnan(estimate.value):
         return ""
-    return f"{_value(estimate.value)} [{_value(estimate.low)}, {_value(estimate.high)}]"
-
-
-def _value(value: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{shown_value(estimate.value)} [{shown_value(estimate.low)}, {shown_value(estimate.high)}]"
 
 
 def _number(value: float) -> str:

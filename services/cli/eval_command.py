@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from services.cli import benchmark_commands
@@ -201,7 +202,7 @@ def compare(
 
         streamo eval compare runs/eval/tiny runs/eval/tiny-window-16 --out runs/eval/window
     """
-    from models.evaluation.report import Comparison, verdict, write_comparison
+    from models.evaluation.report import Comparison, shown_difference, shown_value, verdict, write_comparison
 
     console = Console()
     with mistakes_told():
@@ -212,9 +213,9 @@ def compare(
                 table.add_row(
                     task,
                     score.label,
-                    f"{one.value:.3f}",
-                    f"{other.value:.3f}",
-                    f"{difference.value:+.3f} \\[{difference.low:+.3f}, {difference.high:+.3f}]",
+                    shown_value(one.value),
+                    shown_value(other.value),
+                    escape(shown_difference(difference)),
                     verdict(score, difference),
                 )
         console.print(table)

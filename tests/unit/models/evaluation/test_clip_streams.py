@@ -177,7 +177,8 @@ def test_the_command_scores_and_goes_on(folder: Path, tmp_path: Path) -> None:
     compared = CliRunner().invoke(
         app, ["eval", "compare", str(tmp_path), str(tmp_path)], catch_exceptions=False
     )
-    assert compared.exit_code == 0
+    assert compared.exit_code == 0 and "+0.000" in compared.stdout
+    assert "nan" not in compared.stdout  # there are no quiet hours
     refused = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path), "--fps", "2"])
     assert "under other settings (source.fps" in str(refused.exception)
 
