@@ -175,10 +175,13 @@ def test_the_command_scores_and_goes_on(folder: Path, tmp_path: Path) -> None:
     again = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path)], catch_exceptions=False)
     assert again.exit_code == 0 and (tmp_path / "streams.jsonl").read_bytes() == written
     compared = CliRunner().invoke(
-        app, ["eval", "compare", str(tmp_path), str(tmp_path)], catch_exceptions=False
+        app,
+        ["eval", "compare", str(tmp_path), str(tmp_path), "--out", str(tmp_path / "compared")],
+        catch_exceptions=False,
     )
     assert compared.exit_code == 0 and "+0.000" in compared.stdout
-    assert "nan" not in compared.stdout  # there are no quiet hours
+    shown = compared.stdout + (tmp_path / "compared" / "comparison.md").read_text()
+    assert "nan" not in shown  # there are no quiet hours
     refused = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path), "--fps", "2"])
     assert "under other settings (source.fps" in str(refused.exception)
 
