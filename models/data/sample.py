@@ -22,11 +22,12 @@ class Round:
 
 
 class TruthSizes(NamedTuple):
-    """Number of classes of each column of a `Truth`."""
+    """Number of classes of each column of a `Truth`, and of its answers."""
 
     seen: tuple[int, ...] = ()
     acts: tuple[int, ...] = ()
     asked: tuple[int, ...] = ()
+    answers: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,37 +35,41 @@ class Truth:
     """What a simulator knows of T frames besides the replies, as classes that a reading head can be trained on.
 
     seen: int64 [T, K], what is to be seen in each frame. acts: int64 [T, A], what is under way in it or just over,
-    asked for or not; class 0 is nothing. asked: int64 [Q], what the instruction asks for.
+    asked for or not; class 0 is nothing. asked: int64 [Q], what the instruction asks for. answers: int64 [T], what each
+    frame answers to the instruction, told or not; -1 where it is no question.
     """
 
     seen: np.ndarray
     acts: np.ndarray
     asked: np.ndarray
+    answers: np.ndarray
     sizes: TruthSizes
 
     @classmethod
     def none(cls, num_frames: int) -> "Truth":
         """Of frames of which nothing is known."""
         empty = np.zeros((num_frames, 0), dtype=np.int64)
-        return cls(empty, empty, empty[0] if num_frames else empty.ravel(), TruthSizes())
+        no_answers = np.full(num_frames, -1, dtype=np.int64)
+        return cls(empty, empty, empty[0] if num_frames else empty.ravel(), no_answers, TruthSizes())
 
     def since(self, first: int) -> "Truth":
         """Without the frames before `first`."""
-        return replace(self, seen=self.seen[first:], acts=self.acts[first:])
+        return replace(self, seen=self.seen[first:], acts=self.acts[first:], answers=self.answers[first:])
 
 
 @dataclass(frozen=True, eq=False)
 class OtherInstruction:
-    """What the same T frames could have been watched under besides. asked: int64 [Q], as in `Truth`. states: int64 [T],
-    the state that would be right in each round."""
+    """What the same T frames could have been watched under besides. asked: int64 [Q] and answers: int64 [T] as in
+    `Truth`. states: int64 [T], the state that would be right in each round."""
 
     instruction: str
     asked: np.ndarray
+    answers: np.ndarray
     states: np.ndarray
 
     def since(self, first: int) -> "OtherInstruction":
         """Without the frames before `first`."""
-        return replace(self, states=self.states[first:])
+        return replace(self, answers=self.answers[first:], states=self.states[first:])
 
 
 @dataclass(frozen=True)

@@ -34,19 +34,22 @@ class OtherDecisions:
         reading: Any = layers[self._number]
         reading.self_attn.register_forward_hook(self._keep_attended)
 
-    def hidden_states(self, dialogues: OtherDialogueBatch) -> torch.Tensor:
-        """[m, H] of the m decisions, as the last layer gives them, of the forward pass before. Differentiable."""
+    def hidden_states(self, dialogues: OtherDialogueBatch) -> dict[int, torch.Tensor]:
+        """[m, H] of the m decisions of the forward pass before, as each layer from the reading one on gives them, by
+        its number. Differentiable."""
         reading: Any = self._layers[self._number]
         places = dialogues["places"]
         rows = self._inputs[self._number][:, places] + self._attended[:, places] + self._exchanged(dialogues)
         rows = with_mlp(reading, rows)
+        found = {self._number: rows[0]}
         wanted = Wanted(places, {"packing": self._given["packing"].only(places)})
         rotation = self._given["position_embeddings"]
         for number in range(self._number + 1, len(self._layers)):
             layer: Any = self._layers[number]
             asking, seen = layer.input_layernorm(rows), layer.input_layernorm(self._inputs[number])
             rows = with_mlp(layer, rows + attend_rows(layer, asking, seen, rotation, wanted))
-        return rows[0]
+            found[number] = rows[0]
+        return found
 
     def forget(self) -> None:
         """Lets go of what was kept of the last forward pass."""

@@ -25,7 +25,7 @@ class OtherDialogue:
     token_ids: int64 [T]; the state of the round would come next. num_pinned: tokens up to the end of the instruction.
     gap: positions that lie between the instruction and the round, as if earlier rounds stood there; without it an
     instruction would be looked for at one distance alone. asked: int64 [Q]. states: int64 [rounds], what would be right
-    in the rounds of the example; IGNORED where it is not learnt.
+    in the rounds of the example; IGNORED where it is not learnt. answers: int64 [rounds], likewise.
     """
 
     token_ids: np.ndarray
@@ -33,6 +33,7 @@ class OtherDialogue:
     gap: int
     asked: np.ndarray
     states: np.ndarray
+    answers: np.ndarray
 
     @classmethod
     def draw(
@@ -49,6 +50,7 @@ class OtherDialogue:
             int(rng.integers(_MAX_GAP)),
             other.asked,
             np.where(is_learnt, other.states, IGNORED),
+            np.where(is_learnt & (other.answers >= 0), other.answers, IGNORED),
         )
 
     @property
@@ -61,7 +63,7 @@ class OtherDialogue:
 class OtherDialogueBatch(TypedDict):
     """Of n dialogues: where each is decided alone, int64 [n], and what it asks for, int64 [n, Q]. Of m rounds of
     examples, int64 [m] each: where they are decided, rising; where the instruction ends that they stand under, and the
-    one that is put in its place; the state that then is right."""
+    one that is put in its place; the state that then is right, and the answer, IGNORED where that is no question."""
 
     decisions: torch.Tensor
     asked: torch.Tensor
@@ -69,6 +71,7 @@ class OtherDialogueBatch(TypedDict):
     own_ends: torch.Tensor
     other_ends: torch.Tensor
     states: torch.Tensor
+    answers: torch.Tensor
 
 
 def other_dialogue_batch(
@@ -84,9 +87,9 @@ def other_dialogue_batch(
         learnt = one.states != IGNORED
         other_end = start + one.num_pinned - 1
         ends = np.broadcast_to([[own_end], [other_end]], (2, int(learnt.sum())))
-        rounds.append(np.stack((places[learnt], *ends, one.states[learnt])))
+        rounds.append(np.stack((places[learnt], *ends, one.states[learnt], one.answers[learnt])))
     of_rounds = torch.from_numpy(np.concatenate(rounds, axis=1))
-    at, own, other, states = of_rounds[:, of_rounds[0].argsort(stable=True)]
+    at, own, other, states, answers = of_rounds[:, of_rounds[0].argsort(stable=True)]
     ends_alone = [start + len(one.token_ids) - 1 for start, one in zip(starts, dialogues, strict=True)]
     return OtherDialogueBatch(
         decisions=torch.tensor(ends_alone),
@@ -95,4 +98,5 @@ def other_dialogue_batch(
         own_ends=own,
         other_ends=other,
         states=states,
+        answers=answers,
     )

@@ -28,7 +28,6 @@ from models.training.truth_heads import (
 from models.vlm import vision_tower
 from models.vlm.last_layer import LastLayer, Wanted
 from models.vlm.model import FAMILIES
-from models.vlm.state import State
 
 
 @dataclass(frozen=True)
@@ -84,6 +83,7 @@ class TrainingModel(nn.Module):
         self._shares: dict[str, torch.Tensor] = {}
         self._heads: dict[str, tuple[int, int]] = {}
         self._other_decisions: OtherDecisions | None = None
+        self._higher_up = 0
         if truth is not None:
             self.truth_heads = TruthHeads(truth, vlm.config.text_config.hidden_size)
             num_layers = len(text.layers)
@@ -91,7 +91,7 @@ class TrainingModel(nn.Module):
                 raise ValueError("the truth heads need a language model of at least three layers")
             half_way = max(1, num_layers // 2 - 1)
             # Never the last layer, which may leave out what is not wanted and has to decide.
-            higher_up = min(half_way + 1, num_layers - 2)
+            higher_up = self._higher_up = min(half_way + 1, num_layers - 2)
             for name, layer in (
                 ("lower_down", half_way - 1),
                 ("half_way", half_way),
@@ -158,7 +158,7 @@ class TrainingModel(nn.Module):
             parts = self._truth_losses(visual, asked)
             parts["turn"] = self._loss_at_turns(hidden, at, input_ids[0], labels[0], asked)
             if asked["others"] is not None:
-                parts["others"] = self._loss_of_others(asked["others"])
+                parts |= self._losses_of_others(asked["others"])
             weights = dict.fromkeys(HEADS_OF_WHAT_IS_SEEN, config.seen_weight)
             weighted = [weights.get(name, 1.0) * part for name, part in parts.items()]
             loss = loss + self.truth_weight * torch.stack(weighted).sum()
@@ -238,11 +238,12 @@ class TrainingModel(nn.Module):
         is_turn = (right != before)[is_learnt]
         return self.truth_heads.at_turns(hidden[torch.isin(at, decisions)], states, is_turn)
 
-    def _loss_of_others(self, others: OtherDialogueBatch) -> torch.Tensor:
+    def _losses_of_others(self, others: OtherDialogueBatch) -> dict[str, torch.Tensor]:
         assert self.truth_heads is not None and self._other_decisions is not None
-        hidden = self.vlm.model.language_model.norm(self._other_decisions.hidden_states(others))
-        states = others["states"]
-        return self.truth_heads.at_turns(hidden, states, states != State.SILENCE)
+        text = self.vlm.model.language_model
+        hidden = self._other_decisions.hidden_states(others)
+        last = text.norm(hidden[len(text.layers) - 1])
+        return self.truth_heads.of_others(hidden[self._higher_up], last, others)
 
     def _keep_shares(self, attention: nn.Module) -> None:
         """Has what was looked at in this layer at hand after each forward pass."""

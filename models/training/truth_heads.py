@@ -33,8 +33,9 @@ class TruthBatch(TypedDict):
     behind them the other ones. Places are those in the sequence.
 
     decisions: int64 [N], where the state of a frame is decided. is_first: bool [N], the frame has none before it. seen,
-    acts, asked: int64 [N, columns]. ends: int64 [D], where instructions end. asked_at_once: int64 [D, columns].
-    others, past_times: None where a plan has none. looks: int64 [2, n] each, from where, to where.
+    acts, asked: int64 [N, columns]. answers: int64 [N], IGNORED where the instruction is no question. ends: int64 [D],
+    where instructions end. asked_at_once: int64 [D, columns]. others, past_times: None where a plan has none. looks:
+    int64 [2, n] each, from where, to where.
     """
 
     decisions: torch.Tensor
@@ -42,6 +43,7 @@ class TruthBatch(TypedDict):
     seen: torch.Tensor
     acts: torch.Tensor
     asked: torch.Tensor
+    answers: torch.Tensor
     ends: torch.Tensor
     asked_at_once: torch.Tensor
     others: OtherDialogueBatch | None
@@ -104,7 +106,9 @@ class TruthHeads(nn.Module):
     asks for. Only where the two are the same is there anything to tell, and what is asked for is rare: from states
     alone a model learns to go by what happens, or to say nothing. It is known before what goes on is, so that there are
     layers left to compare the two in; of its columns hardly one is not 0, so these weigh as much as the rest.
-    `understood`: the same, lower down where the instruction ends, so that there is one token to look at.
+    `answers`, higher up: what the frame answers to a question. Told is an answer only where it changes, and then it can
+    be had from what has happened; from that alone a model does not learn to look, and guesses when it is asked first.
+    `understood`: the same as `asked`, lower down where the instruction ends, so that there is one token to look at.
     `times`: letters of times that stand in the history, from the same height, see `PastTimes`: replies that name a time
     are too rare to learn from them alone how one is looked up.
     `turn`: the state, from where it is read off, weighed likewise where it is another than in the round before. Of a
@@ -116,7 +120,7 @@ class TruthHeads(nn.Module):
     def __init__(self, shape: TruthShape, hidden_size: int) -> None:
         super().__init__()
         self.shape = shape
-        seen, acts, asked = shape.sizes
+        seen, acts, asked, num_answers = shape.sizes
         self.seen = TruthHead(shape.tokens_per_frame * hidden_size, seen)
         self.read = TruthHead(hidden_size, seen)
         self.before = TruthHead(hidden_size, seen)
@@ -124,6 +128,7 @@ class TruthHeads(nn.Module):
         self.acts = TruthHead(hidden_size, acts)
         self.understood = TruthHead(hidden_size, asked)
         self.asked = TruthHead(hidden_size, asked)
+        self.answers = TruthHead(hidden_size, [num_answers])
         self.times = TruthHead(hidden_size, [NUM_CLASSES])
         self.turn = TruthHead(hidden_size, [len(State)])
 
@@ -142,6 +147,7 @@ class TruthHeads(nn.Module):
         losses = {
             "acts": _unless_zero(self.acts, decided, truth["acts"]),
             "asked": _unless_zero(self.asked, read, truth["asked"]),
+            "answers": self.answers(decided, truth["answers"][:, None]),
             "understood": _unless_zero(self.understood, understood, truth["asked_at_once"]),
         }
         if asks_what_is_seen:
@@ -159,6 +165,17 @@ class TruthHeads(nn.Module):
         """Loss of the states, int64 [n], read off last [n, hidden]; is_turn, bool [n]: those that weigh as much as all
         others."""
         return self.turn.balanced(_normed(last), states[:, None], is_turn[:, None])
+
+    def of_others(
+        self, decided: torch.Tensor, last: torch.Tensor, others: OtherDialogueBatch
+    ) -> dict[str, torch.Tensor]:
+        """Losses by head of decisions under other instructions: decided, last [m, hidden], higher up and from where the
+        state is read off."""
+        states = others["states"]
+        return {
+            "others": self.at_turns(last, states, states != State.SILENCE),
+            "other_answers": self.answers(_normed(decided), others["answers"][:, None]),
+        }
 
     def _what_is_seen(
         self,

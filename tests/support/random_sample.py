@@ -6,7 +6,7 @@ from models.data.sample import Round, Sample, Truth, TruthSizes
 from models.vlm.pixels import PixelFormat
 from models.vlm.state import State
 
-SIZES = TruthSizes((3, 3, 3, 3), (3, 3), (2,))
+SIZES = TruthSizes((3, 3, 3, 3), (3, 3), (2,), 2)
 
 
 def random_sample(pixels: PixelFormat, num_rounds: int, seed: int) -> Sample:
@@ -22,7 +22,11 @@ def random_sample(pixels: PixelFormat, num_rounds: int, seed: int) -> Sample:
             for i, state in enumerate(states)
         ),
         truth=Truth(
-            rng.integers(0, 3, (num_rounds, 4)), rng.integers(0, 3, (num_rounds, 2)), np.array([1]), SIZES
+            rng.integers(0, 3, (num_rounds, 4)),
+            rng.integers(0, 3, (num_rounds, 2)),
+            np.array([1]),
+            rng.integers(-1, 2, num_rounds),
+            SIZES,
         ),
         source="test",
     )

@@ -17,14 +17,19 @@ def make_square_sample(
         text = "it was bright" if state is State.RESPONSE else ""
         rounds.append(Round(index * 1000, index * 1000 + 1000, state, text))
     acts = np.array([[round_.state] for round_ in rounds], dtype=np.int64)
-    other = OtherInstruction("Tell me when it was dark.", np.array([0]), np.array(_states(~bright)))
+    no_answers = np.full(num_frames, -1)
+    other = OtherInstruction(
+        "Tell me when it was dark.", np.array([0]), no_answers, np.array(_states(~bright))
+    )
     frames = np.where(bright, 250, 5).astype(np.uint8)[:, None, None, None]
     return Sample(
         task="event",
         instruction="Tell me when it was bright.",
         frames=np.broadcast_to(frames, (num_frames, 28, 56, 3)).copy(),
         rounds=tuple(rounds),
-        truth=Truth(bright.astype(np.int64)[:, None], acts, np.array([1]), TruthSizes((2,), (3,), (2,))),
+        truth=Truth(
+            bright.astype(np.int64)[:, None], acts, np.array([1]), no_answers, TruthSizes((2,), (3,), (2,))
+        ),
         source="test",
         others=(other,) * num_others,
     )

@@ -242,10 +242,10 @@ def switched(before: View, now: View, time_ms: int) -> Iterator[Act]:
 def _answers(views: Sequence[View], times: list[int], query: Query, first_live: int) -> Iterator[_Telling]:
     told = ""
     for index in range(first_live, len(times)):
-        answer = _answer(views[index], query)
-        if answer != told:
-            yield _Telling(index, index, index, answer, times[index], times[index])
-            told = answer
+        text = answer(views[index], query)
+        if text != told:
+            yield _Telling(index, index, index, text, times[index], times[index])
+            told = text
 
 
 def _rank(kind: ActKind, colour: str, place: str, start_ms: int) -> tuple[int, str, str, int]:
@@ -271,7 +271,8 @@ def _holds(view: View, query: Query) -> bool:
     raise ValueError(f"state {query.state!r}: unknown")
 
 
-def _answer(view: View, query: Query) -> str:
+def answer(view: View, query: Query) -> str:
+    """What a view answers to a question, whatever was told before."""
     match query.question:
         case "how_many_people":
             return count_text(len(view.people))

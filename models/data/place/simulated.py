@@ -11,7 +11,7 @@ from models.data.place.layout import PLACE_HEIGHT, PLACE_WIDTH
 from models.data.place.picture import draw
 from models.data.place.query import Query
 from models.data.place.split import split_rng
-from models.data.place.truth import TRUTH_SIZES, acts_of, asked_of, seen_of
+from models.data.place.truth import TRUTH_SIZES, acts_of, answers_of, asked_of, seen_of
 from models.data.place.view import View
 from models.data.sample import OtherInstruction, Sample, Truth
 from models.vlm.frame_sampler import SamplerConfig
@@ -56,6 +56,7 @@ def clip_sample(
             seen=np.array([seen_of(view, layout) for view in clip.views], dtype=np.int64),
             acts=acts_of(clip.script.told_acts, clip.views, clip.times_ms),
             asked=np.array(asked_of(clip.query), dtype=np.int64),
+            answers=answers_of(clip.query, clip.views),
             sizes=TRUTH_SIZES,
         ),
         source=SOURCE,
@@ -68,7 +69,10 @@ def clip_sample(
 def _other_instruction(clip: Clip, instruction: str, query: Query) -> OtherInstruction:
     states = [round_.state for round_ in clip.rounds_under(query)]
     return OtherInstruction(
-        instruction, np.array(asked_of(query), dtype=np.int64), np.array(states, dtype=np.int64)
+        instruction,
+        np.array(asked_of(query), dtype=np.int64),
+        answers_of(query, clip.views),
+        np.array(states, dtype=np.int64),
     )
 
 

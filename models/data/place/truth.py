@@ -17,10 +17,11 @@ from models.data.place.act import (
     TOLD_KINDS,
     Act,
 )
-from models.data.place.label import sightings, switched
+from models.data.place.label import answer, sightings, switched
 from models.data.place.layout import PERSON_WIDTH, PLACE_HEIGHT, PLACE_WIDTH, Layout
 from models.data.place.query import ABSENT_THINGS, QUESTIONS, STATES, TASKS, Query
 from models.data.place.view import Car, Person, View
+from models.data.place.wording import colour_text, count_text
 from models.data.sample import TruthSizes
 
 CELL_ROWS, CELL_COLS = 4, 5
@@ -71,13 +72,32 @@ ASKED_COLUMNS: dict[str, int] = {
     **{name: len(classes) for name, classes in _ASKED_CLASSES.items()},
     **dict.fromkeys(TOLD_KINDS, 2),
 }
-TRUTH_SIZES = TruthSizes(*(tuple(columns.values()) for columns in (SEEN_COLUMNS, ACT_COLUMNS, ASKED_COLUMNS)))
+ANSWERS: tuple[str, ...] = (
+    "yes",
+    "no",
+    *(count_text(count) for count in range(MAX_PEOPLE + 1)),
+    *(colour_text(thing, colour) for thing in ("car", "person") for colour in ("", *COLOURS)),
+)
+TRUTH_SIZES = TruthSizes(
+    seen=tuple(SEEN_COLUMNS.values()),
+    acts=tuple(ACT_COLUMNS.values()),
+    asked=tuple(ASKED_COLUMNS.values()),
+    answers=len(ANSWERS),
+)
 
 
 def asked_of(query: Query) -> tuple[int, ...]:
     """One class per column of ASKED_COLUMNS."""
     named = (classes.index(getattr(query, name)) for name, classes in _ASKED_CLASSES.items())
     return (*named, *(int(kind in query.kinds) for kind in TOLD_KINDS))
+
+
+def answers_of(query: Query, views: Sequence[View]) -> np.ndarray:
+    """int64 [frames]: which of ANSWERS each frame gives, told or not; -1 where it is another, or no question."""
+    if not query.question:
+        return np.full(len(views), -1, dtype=np.int64)
+    classes = {text: index for index, text in enumerate(ANSWERS)}
+    return np.array([classes.get(answer(view, query), -1) for view in views], dtype=np.int64)
 
 
 def acts_of(acts: Sequence[Act], views: Sequence[View], times_ms: Sequence[int]) -> np.ndarray:

@@ -37,7 +37,9 @@ class Case:
 
         def example(num_rounds: int) -> Example:
             asked = (
-                OtherInstruction(text, np.array([0]), np.full(num_rounds, State.STANDBY))
+                OtherInstruction(
+                    text, np.array([0]), np.arange(num_rounds) % 2, np.full(num_rounds, State.STANDBY)
+                )
                 for text in ("Say when the lamp goes out.", "Is there a red car?")
             )
             others = tuple(OtherDialogue.draw(other, 1, dialogue, rng) for other in asked)
@@ -66,6 +68,10 @@ class Case:
         return self.last[-1][torch.searchsorted(wanted, places)]
 
 
+def of_last_layer(hidden: dict[int, torch.Tensor]) -> torch.Tensor:
+    return hidden[max(hidden)]
+
+
 @pytest.mark.parametrize("head", [0, 1])
 def test_under_its_own_instruction_a_round_is_decided_as_it_was(family_dir: Path, head: int) -> None:
     case = Case(family_dir)
@@ -73,8 +79,8 @@ def test_under_its_own_instruction_a_round_is_decided_as_it_was(family_dir: Path
     case.model(**case.batch)
     assert len(case.others["places"]) == 2 * 2 + 6 * 2
     own: OtherDialogueBatch = {**case.others, "other_ends": case.others["own_ends"]}
-    torch.testing.assert_close(others.hidden_states(own), case.decided, rtol=1e-5, atol=1e-5)
-    assert (others.hidden_states(case.others) - case.decided).abs().max() > 1e-3
+    torch.testing.assert_close(of_last_layer(others.hidden_states(own)), case.decided, rtol=1e-5, atol=1e-5)
+    assert (of_last_layer(others.hidden_states(case.others)) - case.decided).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("trims_last_layer", [False, True])
@@ -85,7 +91,7 @@ def test_only_what_the_head_brings_is_exchanged(family_dir: Path, trims_last_lay
     exchange = Exchange(case.layers, *reader)
     with torch.no_grad():
         case.model(**case.batch)
-        found = others.hidden_states(case.others)
+        found = of_last_layer(others.hidden_states(case.others))
         for index in (0, 3, 4, len(found) - 1):
             exchange.at = tuple(
                 int(case.others[name][index])  # type: ignore[literal-required]
@@ -145,7 +151,7 @@ def test_what_is_learnt_of_others_reaches_their_words_and_the_frames(family_dir:
     others = OtherDecisions(case.layers, (1, 0))
     embeddings = case.model.vlm.get_input_embeddings()
     case.model(**case.batch)
-    others.hidden_states(case.others).square().sum().backward()
+    of_last_layer(others.hidden_states(case.others)).square().sum().backward()
     other_ids = case.batch["input_ids"][0, case.others["other_ends"]]
     assert embeddings.weight.grad[other_ids].abs().sum() > 0
     merger = case.model.vlm.model.visual.merger

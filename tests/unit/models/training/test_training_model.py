@@ -175,14 +175,20 @@ def test_what_goes_on_and_what_is_asked_are_read_where_the_state_is_decided(tmp_
         7,
         np.array([0]),
         np.full(len(first.frames), State.SILENCE),
+        np.full(len(first.frames), 1),
     )
     beside = losses([replace(first, others=(other,)), second])
-    assert beside.pop("alone") > 0 and beside.pop("others") > 0
+    assert all(beside.pop(name) > 0 for name in ("alone", "others", "other_answers"))
     changed = [name for name in still if beside[name] != pytest.approx(still[name], rel=1e-5)]
     assert sorted(changed) == ["look_instruction", "understood"]
     of_other = losses([with_truth(first, asked=np.array([0]))])["understood"]
     # What is asked for weighs as much as what is not.
     assert beside["understood"] == pytest.approx(still["understood"] + of_other, rel=1e-5)
+    # What a frame answers counts where a question is asked.
+    answers = np.full(len(second.frames), -1)
+    unasked = losses([first, with_truth(second, answers=answers)])
+    assert [name for name in still if unasked[name] != pytest.approx(still[name], rel=1e-6)] == ["answers"]
+    assert losses([with_truth(second, answers=answers)])["answers"] == 0
     # One act weighs as much as all that does not go on: no sixteenth of the mean.
     acts = np.zeros_like(second.truth.acts)
     acts[-1, 0] = 2
