@@ -108,7 +108,9 @@ def test_a_second_pass_goes_on_with_what_the_first_has_taught(
     clips = replace(
         recipe.clips, num_rounds=(10,), joined_late=0.0, window_rounds=8, mistaken=1.0, num_others=1
     )
-    second = LaterPass(3, recipe.batch_size, clips, 1e-3, 1e-3, truth_weight=0.5, seen_weight=0.5, warmup_steps=1)
+    second = LaterPass(
+        3, recipe.batch_size, clips, 1e-3, 1e-3, truth_weight=0.5, seen_weight=0.5, warmup_steps=1
+    )
     two_passes = replace(recipe, later_passes=(second,))
     to_end_at = [4]  # in the second pass, whose first samples are those of the first
 
