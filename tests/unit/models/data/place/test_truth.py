@@ -7,12 +7,14 @@ from models.data.place.query import TASKS, Query, queries
 from models.data.place.script import Start
 from models.data.place.truth import (
     ACT_COLUMNS,
+    ANSWERS,
     ASKED_COLUMNS,
     JUST_BEGUN,
     JUST_OVER,
     SEEN_COLUMNS,
     UNDER_WAY,
     acts_of,
+    answers_of,
     asked_of,
     seen_of,
 )
@@ -78,6 +80,23 @@ def test_what_goes_on_is_what_the_labels_tell():
                 assert f"{kind}_place" not in ACT_COLUMNS or (kind in acts) == (f"{kind}_place" in acts)
             told |= set(acts)
     assert told == set(ACT_COLUMNS)
+
+
+def test_answers_are_what_the_frames_show_whether_told_or_not():
+    told = set()
+    for seed in range(40):
+        clip = draw_clip(seed, "train", 24, "qa", calm=0.5)
+        answers = answers_of(clip.query, clip.views)
+        assert (answers >= 0).all()
+        standing = None
+        for round_, now in zip(clip.rounds, answers, strict=True):
+            standing = round_.text or standing
+            # Before it is asked nothing is told; from then on what was told last holds.
+            assert standing is None or ANSWERS[now] == standing
+        told |= {ANSWERS[now] for now in answers}
+    assert len(told) > len(ANSWERS) // 2
+    other = draw_clip(0, "train", 5, "event")
+    assert answers_of(other.query, other.views).tolist() == [-1] * 5
 
 
 def test_no_two_queries_ask_the_same():
