@@ -100,7 +100,7 @@ scaling-plan: $(READY) ## Compute what 100, 1,000 and 10,000 cameras take, and w
 	@PYTHONPATH=tests $(BIN)/python -m tests.bench.scaling_plan
 
 .PHONY: bench-ablations
-bench-ablations: $(READY) ## What parts of the recipe are worth, and write docs/benchmarks/ablations.md (3 hours: STEPS, MINUTES a run, WARMED)
+bench-ablations: $(READY) ## What parts of the recipe are worth, and write docs/benchmarks/ablations.md (2 hours on two cores: STEPS, MINUTES a run, WARMED)
 	@nice $(BIN)/python -m tests.bench.ablations $(call option,steps,$(STEPS)) $(call option,minutes,$(MINUTES)) \
 	  $(call option,warmed,$(WARMED))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,15 +28,21 @@ class Arm:
     is_respond_only: bool = False
 
 
+_FOCAL: dict[str, Any] = {"gamma": 2.0, "balance": "frequency", "class_counts": None}
+
+
+# Arms are sent to other processes, so that nothing here is a lambda.
+def _changed_loss(loss: dict[str, Any], recipe: ScratchRecipe) -> ScratchRecipe:
+    return replace(recipe, loss=replace(recipe.loss, **loss))
+
+
 def _with_loss(**loss: Any) -> Callable[[ScratchRecipe], ScratchRecipe]:
-    return lambda recipe: replace(recipe, loss=replace(recipe.loss, **loss))
+    return partial(_changed_loss, loss)
 
 
 def _whole_clips(recipe: ScratchRecipe) -> ScratchRecipe:
-    return replace(recipe, clips=replace(recipe.clips, joined_late=0.0))
+    return _changed_loss(_FOCAL, replace(recipe, clips=replace(recipe.clips, joined_late=0.0)))
 
-
-_FOCAL: dict[str, Any] = {"gamma": 2.0, "balance": "frequency", "class_counts": None}
 
 ARMS = (
     Arm("reference", "focal loss with frequency, three states, chunks as windows", _with_loss(**_FOCAL)),
@@ -58,7 +65,7 @@ ARMS = (
     Arm(
         "whole-clips",
         "clips from their first frame on, none a window that slid",
-        lambda recipe: _whole_clips(_with_loss(**_FOCAL)(recipe)),
+        _whole_clips,
     ),
 )
 

@@ -4,7 +4,8 @@
     python -m tests.bench.ablations --report-only    (write the report again from ablations.json)
 
 Five arms under two seeds each, trained for as many steps, then scored by the evaluation suite: free-running through the
-serving engine on a few streams of the validation split. Ended anywhere, the same command goes on.
+serving engine on a few streams of the validation split. Each seed has a process of its own, of one thread. Ended
+anywhere, the same command goes on.
 """
 
 from __future__ import annotations
@@ -13,11 +14,16 @@ import argparse
 import hashlib
 import json
 import math
+import multiprocessing
 import shutil
+import signal
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -52,6 +58,8 @@ SHOWN = (
     "open_lead_s",
 )
 _CALIBRATION_STEPS = 8
+_ENDED_EARLY = 3
+_POLL_S = 0.5
 STREAMS = StreamPlan(lively_streams=6, lively_rounds=128, quiet_streams=2, quiet_minutes=6.0)
 
 
@@ -132,7 +140,11 @@ class Ablations:
         return asked
 
     def run(self, plan: Plan, on_run: Callable[[], None] = lambda: None) -> dict[str, Any]:
-        """Train and score whatever is not there yet; everything as JSON."""
+        """Train and score whatever is not there yet, a process for each seed; everything as JSON. Blocks.
+
+        SIGTERM ends all of them, and each saves what it has: EndedEarly. RuntimeError where one failed.
+        """
+        self._run_seeds(plan, on_run)
         counts = self._state_counts(plan)
         arms = []
         for arm in self._arms:
@@ -142,10 +154,8 @@ class Ablations:
             )
             runs = {}
             for seed in plan.seeds:
-                run_dir = self._folder / f"{arm.name}-{seed}"
-                minutes = self._train(arm, recipe, run_dir / "run", seed)
-                runs[seed] = {"minutes": minutes, "suite": self._evaluate(run_dir, plan)}
-                on_run()
+                minutes, suite = self._run(arm, recipe, plan, seed)
+                runs[seed] = {"minutes": minutes, "suite": suite}
             arms.append(
                 {
                     "name": arm.name,
@@ -166,6 +176,52 @@ class Ablations:
             "batch_size": self._recipe.batch_size,
             "arms": arms,
         }
+
+    def _run_seeds(self, plan: Plan, on_run: Callable[[], None]) -> None:
+        context = multiprocessing.get_context("spawn")
+        num_done = context.Value("i", 0)
+        processes = [
+            context.Process(target=self._run_seed, args=(plan, seed, num_done)) for seed in plan.seeds
+        ]
+
+        def end(signum: int, frame: FrameType | None) -> None:
+            for process in processes:
+                process.terminate()
+
+        previous = signal.signal(signal.SIGTERM, end)
+        try:
+            for process in processes:
+                process.start()
+            num_told = 0
+            while num_told < num_done.value or any(process.is_alive() for process in processes):
+                time.sleep(_POLL_S)
+                for _ in range(num_told, num_done.value):
+                    num_told += 1
+                    on_run()
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+        codes = [process.exitcode for process in processes]
+        if any(code not in (0, _ENDED_EARLY) for code in codes):
+            raise RuntimeError(f"a seed's process failed: exit codes {codes}")
+        if any(codes):
+            raise EndedEarly
+
+    def _run_seed(self, plan: Plan, seed: int, num_done: Any) -> None:
+        torch.set_num_threads(1)
+        counts = self._state_counts(plan)
+        try:
+            for arm in self._arms:
+                self._run(arm, self._arm_recipe(arm, plan, counts), plan, seed)
+                with num_done.get_lock():
+                    num_done.value += 1
+        except EndedEarly:
+            sys.exit(_ENDED_EARLY)
+
+    def _run(self, arm: Arm, recipe: ScratchRecipe, plan: Plan, seed: int) -> tuple[float, SuiteRun]:
+        """Minutes and scores, had back where they are there already."""
+        run_dir = self._folder / f"{arm.name}-{seed}"
+        minutes = self._train(arm, recipe, run_dir / "run", seed)
+        return minutes, self._evaluate(run_dir, plan)
 
     def _arm_recipe(self, arm: Arm, plan: Plan, counts: dict[bool, tuple[int, int, int]]) -> ScratchRecipe:
         recipe = arm.change(self._short(plan.steps))
@@ -284,7 +340,6 @@ def main() -> None:
         "--lively", type=int, default=STREAMS.lively_streams, help="lively streams of each task"
     )
     parser.add_argument("--quiet", type=int, default=STREAMS.quiet_streams, help="quiet ones")
-    parser.add_argument("--workers", type=int, default=1, help="processes that make samples")
     parser.add_argument("--work", type=Path, default=Path("runs/ablations"), help="folder of the runs")
     parser.add_argument("--output", type=Path, default=Path("docs/benchmarks"))
     parser.add_argument(
@@ -295,7 +350,7 @@ def main() -> None:
     if not asked.report_only:
         torch.set_num_threads(1)
         asked.work.mkdir(parents=True, exist_ok=True)
-        ablations = Ablations(asked.work, tiny(), Machine(num_workers=asked.workers))
+        ablations = Ablations(asked.work, tiny())
         try:
             ablations.warm(asked.warmed)
             streams = replace(STREAMS, lively_streams=asked.lively, quiet_streams=asked.quiet)
