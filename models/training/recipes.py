@@ -98,7 +98,7 @@ def tiny() -> ScratchRecipe:
             # Sessions as they are served, whose windows slide, and in which something was missed. What is right is
             # learnt before, from shorter histories; alone a model would hear itself, and go on with what it has missed.
             LaterPass(
-                max_steps=600,
+                max_steps=500,
                 batch_size=4,
                 clips=ClipPlan(
                     num_rounds=(64,),
