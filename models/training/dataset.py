@@ -140,7 +140,8 @@ class SampleMaker(Protocol):
         num_others: int = 0,
     ) -> Sample:
         """`drills`: what samples ask for that want one thing in many happens more often, and more of them begin late.
-        `is_calm`: hardly anything happens. `num_others`: other instructions that the sample has. Frames and rounds are the same with and without."""
+        `is_calm`: hardly anything happens. `num_others`: other instructions that the sample has. Frames and rounds are
+        the same with and without."""
         ...
 
 
@@ -157,7 +158,8 @@ class ClipPlan:
     that slid teaches the tasks `answers_once_asked` only from the `full_rounds`-th round on. Sessions that open late
     have at most as many past rounds.
 
-    `drills`: see `SampleMaker`. `calm`: share of samples in which hardly anything happens. `num_others`: other instructions that are put at the decisions of each sample.
+    `drills`: see `SampleMaker`. `calm`: share of samples in which hardly anything happens. `num_others`: other
+    instructions that are put at the decisions of each sample.
     """
 
     num_rounds: tuple[int, ...] = (16, 24, 32)
