@@ -149,6 +149,7 @@ def train(
             scratch = replace(chosen, loss=chosen_loss, **changes)
             machine = Machine(threads, workers, _num_processes(), _uses_cpu(device))
             _train_from_nothing(scratch, output, resume, warmed, machine)
+            _leave_together()
             return
         _refuse(recipe, max_steps=max_steps, warmed=warmed)
         if model is None or data is None:
@@ -159,6 +160,7 @@ def train(
         tuning = replace(chosen, loss=chosen_loss, **changes, **_given(max_packed_tokens=max_tokens))
         files = FineTuneFiles(model, data, validation, video_root, output, skip_broken)
         _tune(tuning, files, resume, _devices(device, threads, workers))
+        _leave_together()
     except (ValueError, OSError) as error:
         raise InvalidInput(str(error)) from error
 
@@ -171,6 +173,15 @@ def _refuse(recipe: Recipe, **options: object) -> None:
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _leave_together() -> None:
+    """Of torchrun's processes none ends while another still talks to it: its threads would end it by an abort."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 def _train_from_nothing(
