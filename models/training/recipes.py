@@ -80,17 +80,6 @@ class ScratchRecipe:
         return first, *later
 
 
-_SLIDING = ClipPlan(
-    num_rounds=(64,),
-    joined_late=0.0,
-    window_rounds=32,
-    mistaken=0.5,
-    asks_past_times=True,
-    drills=True,
-    num_others=6,
-)
-
-
 def tiny() -> ScratchRecipe:
     """The embedded model: a few million parameters, 20 visual tokens a frame, under four hours on two CPU cores."""
     return ScratchRecipe(
@@ -111,20 +100,18 @@ def tiny() -> ScratchRecipe:
             LaterPass(
                 max_steps=500,
                 batch_size=4,
-                clips=_SLIDING,
+                clips=ClipPlan(
+                    num_rounds=(64,),
+                    joined_late=0.0,
+                    window_rounds=32,
+                    mistaken=0.5,
+                    asks_past_times=True,
+                    drills=True,
+                    num_others=6,
+                ),
                 learning_rate=6e-4,
                 matrix_learning_rate=0.004,
                 truth_weight=1.0,
-                seen_weight=0.25,
-            ),
-            # Sessions in which what was answered is long out of sight, and still holds.
-            LaterPass(
-                max_steps=100,
-                batch_size=4,
-                clips=replace(_SLIDING, calm=0.5),
-                learning_rate=3e-4,
-                matrix_learning_rate=0.002,
-                truth_weight=0.5,
                 seen_weight=0.25,
             ),
         ),
