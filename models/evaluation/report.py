@@ -310,7 +310,7 @@ def shown_difference(difference: Difference) -> str:
     """With its interval; "-" where a side has nothing to score."""
     if math.isnan(difference.value):
         return "-"
-    return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+    return f"{shown_value(difference.value)} [{shown_value(difference.low)}, {shown_value(difference.high)}]"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
