@@ -278,7 +278,7 @@ def write_comparison(directory: Path, comparison: Comparison) -> None:
                 score.label,
                 shown_value(one.value),
                 shown_value(other.value),
-                shown_difference(difference),
+                shown_with_interval(difference),
                 verdict(score, difference),
             )
         )
@@ -306,11 +306,11 @@ def shown_value(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
-def shown_difference(difference: Difference) -> str:
-    """With its interval; "-" where a side has nothing to score."""
-    if math.isnan(difference.value):
+def shown_with_interval(one: Estimate | Difference) -> str:
+    """ "-" where there, or on one of two sides, is nothing to score."""
+    if math.isnan(one.value):
         return "-"
-    return f"{shown_value(difference.value)} [{shown_value(difference.low)}, {shown_value(difference.high)}]"
+    return f"{shown_value(one.value)} [{shown_value(one.low)}, {shown_value(one.high)}]"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -326,7 +326,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 def _shown(estimate: Estimate | None) -> str:
     if estimate is None or math.isnan(estimate.value):
         return ""
-    return f"{shown_value(estimate.value)} [{shown_value(estimate.low)}, {shown_value(estimate.high)}]"
+    return shown_with_interval(estimate)
 
 
 def _number(value: float) -> str:

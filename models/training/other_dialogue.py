@@ -25,7 +25,8 @@ class OtherDialogue:
     token_ids: int64 [T]; the state of the round would come next. num_pinned: tokens up to the end of the instruction.
     gap: positions that lie between the instruction and the round, as if earlier rounds stood there; without it an
     instruction would be looked for at one distance alone. asked: int64 [Q]. states: int64 [rounds], what would be right
-    in the rounds of the example; IGNORED where it is not learnt. answers: int64 [rounds], likewise.
+    in the rounds of the example; IGNORED where it is not learnt. answers: int64 [rounds], IGNORED where it
+    is no question.
     """
 
     token_ids: np.ndarray
@@ -50,7 +51,7 @@ class OtherDialogue:
             int(rng.integers(_MAX_GAP)),
             other.asked,
             np.where(is_learnt, other.states, IGNORED),
-            np.where(is_learnt & (other.answers >= 0), other.answers, IGNORED),
+            np.where(other.answers >= 0, other.answers, IGNORED),
         )
 
     @property

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,8 @@ class Dialogue:
         self.system_prompt = system_prompt
         self.max_instruction_tokens = max_instruction_tokens
         self._tokenizer = tokenizer
+        self.vocabulary = _vocabulary(tokenizer)
+        """Names what the token ids stand for: the same for equal tokens with equal ids."""
         spec = json.loads(tokenizer.to_str())
         self._control_ids = frozenset(int(token["id"]) for token in spec["added_tokens"])
         self._data_tokenizer = _without_added_tokens(spec)
@@ -83,13 +84,6 @@ class Dialogue:
     def control_token_ids(self) -> frozenset[int]:
         """Ids that the text of a reply never holds: chat, vision and state tokens, and whatever else was added."""
         return self._control_ids
-
-    @cached_property
-    def vocabulary(self) -> str:
-        """Names what the token ids stand for, in 16 hexadecimal digits: the same for equal tokens with equal ids."""
-        tokens = self._tokenizer.get_vocab(with_added_tokens=True)
-        listed = json.dumps(sorted((token_id, token) for token, token_id in tokens.items()))
-        return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
     @property
     def vocab_size(self) -> int:
@@ -174,6 +168,12 @@ class Dialogue:
         if token_id is None or token_id not in self._control_ids:
             raise ValueError(f"the tokenizer has no added token {token}; use a checkpoint made by the recipe")
         return token_id
+
+
+def _vocabulary(tokenizer: Tokenizer) -> str:
+    tokens = tokenizer.get_vocab(with_added_tokens=True)
+    listed = json.dumps(sorted((token_id, token) for token, token_id in tokens.items()))
+    return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
 
 def _without_added_tokens(spec: dict[str, Any]) -> Tokenizer:

@@ -202,7 +202,13 @@ def compare(
 
         streamo eval compare runs/eval/tiny runs/eval/tiny-window-16 --out runs/eval/window
     """
-    from models.evaluation.report import Comparison, shown_difference, shown_value, verdict, write_comparison
+    from models.evaluation.report import (
+        Comparison,
+        shown_value,
+        shown_with_interval,
+        verdict,
+        write_comparison,
+    )
 
     console = Console()
     with mistakes_told():
@@ -215,7 +221,7 @@ def compare(
                     score.label,
                     shown_value(one.value),
                     shown_value(other.value),
-                    escape(shown_difference(difference)),
+                    escape(shown_with_interval(difference)),
                     verdict(score, difference),
                 )
         console.print(table)

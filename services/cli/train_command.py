@@ -149,17 +149,16 @@ def train(
             scratch = replace(chosen, loss=chosen_loss, **changes)
             machine = Machine(threads, workers, _num_processes(), _uses_cpu(device))
             _train_from_nothing(scratch, output, resume, warmed, machine)
-            _leave_together()
-            return
-        _refuse(recipe, max_steps=max_steps, warmed=warmed)
-        if model is None or data is None:
-            raise ValueError(f"{recipe.value} needs --model and --data")
-        changes = _given(
-            seed=seed, fps=fps, num_epochs=epochs, batch_packs=batch, learning_rate=learning_rate
-        )
-        tuning = replace(chosen, loss=chosen_loss, **changes, **_given(max_packed_tokens=max_tokens))
-        files = FineTuneFiles(model, data, validation, video_root, output, skip_broken)
-        _tune(tuning, files, resume, _devices(device, threads, workers))
+        else:
+            _refuse(recipe, max_steps=max_steps, warmed=warmed)
+            if model is None or data is None:
+                raise ValueError(f"{recipe.value} needs --model and --data")
+            changes = _given(
+                seed=seed, fps=fps, num_epochs=epochs, batch_packs=batch, learning_rate=learning_rate
+            )
+            tuning = replace(chosen, loss=chosen_loss, **changes, **_given(max_packed_tokens=max_tokens))
+            files = FineTuneFiles(model, data, validation, video_root, output, skip_broken)
+            _tune(tuning, files, resume, _devices(device, threads, workers))
         _leave_together()
     except (ValueError, OSError) as error:
         raise InvalidInput(str(error)) from error

@@ -31,7 +31,7 @@ class Arm:
 _FOCAL: dict[str, Any] = {"gamma": 2.0, "balance": "frequency", "class_counts": None}
 
 
-# Arms are sent to other processes, so that nothing here is a lambda.
+# Arms are sent to other processes, so nothing here is a lambda.
 def _changed_loss(loss: dict[str, Any], recipe: ScratchRecipe) -> ScratchRecipe:
     return replace(recipe, loss=replace(recipe.loss, **loss))
 

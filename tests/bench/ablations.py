@@ -83,14 +83,12 @@ class Ablations:
         self,
         folder: Path,
         recipe: ScratchRecipe,
-        machine: Machine | None = None,
         simulator: Simulator | None = None,
         arms: Sequence[Arm] = ARMS,
     ) -> None:
         """`recipe`: the common one; its number of steps is the plan's."""
         self._folder = folder
         self._recipe = recipe.passes[0]
-        self._machine = machine if machine is not None else Machine()
         self._simulator = simulator if simulator is not None else Simulator()
         self._arms = arms
 
@@ -107,7 +105,7 @@ class Ablations:
         if source is None:
             shared = self._folder / "warm_up_run"
             recipe = replace(self._recipe, max_steps=1, num_validation_samples=1)
-            run = ScratchRun(recipe, shared, self._machine, self._simulator)
+            run = ScratchRun(recipe, shared, Machine(), self._simulator)
             run.train(resume=(shared / "init").exists())
             source = shared / "warmed"
             if not source.exists():
@@ -144,8 +142,8 @@ class Ablations:
 
         SIGTERM ends all of them, and each saves what it has: EndedEarly. RuntimeError where one failed.
         """
-        self._run_seeds(plan, on_run)
         counts = self._state_counts(plan)
+        self._run_seeds(plan, counts, on_run)
         arms = []
         for arm in self._arms:
             recipe = self._arm_recipe(arm, plan, counts)
@@ -177,16 +175,19 @@ class Ablations:
             "arms": arms,
         }
 
-    def _run_seeds(self, plan: Plan, on_run: Callable[[], None]) -> None:
+    def _run_seeds(
+        self, plan: Plan, counts: dict[bool, tuple[int, int, int]], on_run: Callable[[], None]
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         num_done = context.Value("i", 0)
         processes = [
-            context.Process(target=self._run_seed, args=(plan, seed, num_done)) for seed in plan.seeds
+            context.Process(target=self._run_seed, args=(plan, counts, seed, num_done)) for seed in plan.seeds
         ]
 
         def end(signum: int, frame: FrameType | None) -> None:
             for process in processes:
-                process.terminate()
+                if process.is_alive():
+                    process.terminate()
 
         previous = signal.signal(signal.SIGTERM, end)
         try:
@@ -201,14 +202,15 @@ class Ablations:
         finally:
             signal.signal(signal.SIGTERM, previous)
         codes = [process.exitcode for process in processes]
-        if any(code not in (0, _ENDED_EARLY) for code in codes):
+        if any(code not in (0, _ENDED_EARLY, -signal.SIGTERM) for code in codes):
             raise RuntimeError(f"a seed's process failed: exit codes {codes}")
         if any(codes):
             raise EndedEarly
 
-    def _run_seed(self, plan: Plan, seed: int, num_done: Any) -> None:
+    def _run_seed(
+        self, plan: Plan, counts: dict[bool, tuple[int, int, int]], seed: int, num_done: Any
+    ) -> None:
         torch.set_num_threads(1)
-        counts = self._state_counts(plan)
         try:
             for arm in self._arms:
                 self._run(arm, self._arm_recipe(arm, plan, counts), plan, seed)
@@ -251,7 +253,7 @@ class Ablations:
         folder = self._folder / ".calibration"
         shutil.rmtree(folder, ignore_errors=True)
         recipe = replace(self._short(_CALIBRATION_STEPS), log_every_steps=1, num_validation_samples=1)
-        ScratchRun(recipe, folder, self._machine, self._simulator).train(warmed=self._folder / "warmed")
+        ScratchRun(recipe, folder, Machine(), self._simulator).train(warmed=self._folder / "warmed")
         state = json.loads((newest_checkpoint(folder) / "trainer_state.json").read_text(encoding="utf-8"))
         at = [entry["minutes"] for entry in state["log_history"] if "minutes" in entry]
         if len(at) < _CALIBRATION_STEPS:
@@ -266,7 +268,7 @@ class Ablations:
         if not last.exists():
             samples = ArmSamples(self._simulator.make_sample, seed, arm.is_respond_only)
             simulator = replace(self._simulator, make_sample=samples)
-            run = ScratchRun(replace(recipe, seed=recipe.seed + seed), run_dir, self._machine, simulator)
+            run = ScratchRun(replace(recipe, seed=recipe.seed + seed), run_dir, Machine(), simulator)
             resumes = (run_dir / "init").exists()
             run.train(resume=resumes, warmed=None if resumes else self._folder / "warmed")
         if not last.exists():

@@ -11,7 +11,7 @@ from models.data.place import simulated
 from models.evaluation.stream_plan import StreamPlan
 from models.training.dataset import ClipPlan
 from models.training.recipes import ScratchRecipe, tiny
-from models.training.run import Machine, Simulator
+from models.training.run import Simulator
 from models.training.warm_up import WarmUp
 from models.vlm.frame_size import FrameBudget
 from models.vlm.state import State
@@ -76,7 +76,7 @@ def test_arms_are_trained_scored_and_reported_and_nothing_is_done_twice(
 ) -> None:
     torch.set_num_threads(1)
     arms = [BY_NAME["reference"], BY_NAME["class-balanced"]]
-    ablations = Ablations(tmp_path, recipe, Machine(), Simulator(), arms)
+    ablations = Ablations(tmp_path, recipe, Simulator(), arms)
     ablations.warm(None)
     plan = ablations.plan(2, 15.0, [0, 1], STREAMS)
     assert plan == Plan(2, (0, 1), STREAMS)
@@ -103,7 +103,7 @@ def test_arms_are_trained_scored_and_reported_and_nothing_is_done_twice(
     assert len(losses[0]) == len(losses[1]) == 2 and losses[0] != losses[1]
 
     written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("checkpoint-*/*")}
-    again = Ablations(tmp_path, recipe, Machine(), Simulator(), arms)
+    again = Ablations(tmp_path, recipe, Simulator(), arms)
     again.warm(None)
     repeated = again.run(again.plan(None, 1.0, [0, 1], STREAMS))
     assert repeated["arms"] == results["arms"]

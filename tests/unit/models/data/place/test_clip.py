@@ -107,6 +107,7 @@ def test_what_drills_ask_for_happens_more_often():
         in_vain = sum(not clip.golds for clip in told[True])
         assert 16 <= in_vain <= 64, task
         assert not any(clip.held_out for clip in told[True])
+    assert {draw_clip(seed, "train", 6, drills=True).task for seed in range(150)} == set(TASKS)
 
 
 def test_drills_begin_as_often_at_times_of_four_five_and_six_digits():
