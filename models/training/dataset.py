@@ -130,10 +130,18 @@ def _stretches(
 
 class SampleMaker(Protocol):
     def __call__(
-        self, seed: int, split: str, num_frames: int, *, drills: bool = False, num_others: int = 0
+        self,
+        seed: int,
+        split: str,
+        num_frames: int,
+        *,
+        drills: bool = False,
+        is_calm: bool = False,
+        num_others: int = 0,
     ) -> Sample:
         """`drills`: what samples ask for that want one thing in many happens more often, and more of them begin late.
-        `num_others`: other instructions that the sample has. Frames and rounds are the same with and without."""
+        `is_calm`: hardly anything happens. `num_others`: other instructions that the sample has. Frames and rounds are
+        the same with and without."""
         ...
 
 
@@ -150,7 +158,8 @@ class ClipPlan:
     that slid teaches the tasks `answers_once_asked` only from the `full_rounds`-th round on. Sessions that open late
     have at most as many past rounds.
 
-    `drills`: see `SampleMaker`. `num_others`: other instructions that are put at the decisions of each sample.
+    `drills`: see `SampleMaker`. `calm`: share of samples in which hardly anything happens. `num_others`: other
+    instructions that are put at the decisions of each sample.
     """
 
     num_rounds: tuple[int, ...] = (16, 24, 32)
@@ -163,6 +172,7 @@ class ClipPlan:
     window_rounds: int | None = None
     asks_past_times: bool = False
     drills: bool = False
+    calm: float = 0.0
     num_others: int = 0
 
 
@@ -199,11 +209,13 @@ class ExampleDataset(Dataset[Example]):
         num_dropped = 0
         if num_rounds == max(plan.num_rounds) and rng.random() < plan.joined_late:
             num_dropped = int(rng.integers(1, plan.max_dropped + 1))
+        is_calm = plan.calm > 0 and rng.random() < plan.calm
         sample = self._make_sample(
             seed,
             self._split,
             num_rounds + num_dropped,
             drills=plan.drills,
+            is_calm=is_calm,
             num_others=plan.num_others,
         )
         num_context = _num_context_rounds(plan, sample, num_dropped)

@@ -97,6 +97,7 @@ def tiny() -> ScratchRecipe:
         later_passes=(
             # Sessions as they are served, whose windows slide, and in which something was missed. What is right is
             # learnt before, from shorter histories; alone a model would hear itself, and go on with what it has missed.
+            # In calm ones what was answered is long out of sight, and still holds.
             LaterPass(
                 max_steps=500,
                 batch_size=4,
@@ -107,6 +108,7 @@ def tiny() -> ScratchRecipe:
                     mistaken=0.5,
                     asks_past_times=True,
                     drills=True,
+                    calm=0.3,
                     num_others=6,
                 ),
                 learning_rate=6e-4,

@@ -97,8 +97,8 @@ class TruthHead(nn.Module):
 class TruthHeads(nn.Module):
     """Heads on a model's way from pictures to decisions.
 
-    `seen`: what is in a frame, from its visual tokens, side by side, so that none need say where it stands. `read`:
-    the same, from where the state is decided, half-way up the layers. `before` and `changed`, from the same place
+    `seen`: what is in a frame, from the mean of its visual tokens (`means_of_frames`), so that each says where it
+    stands and one look at all of them is enough. `read`: the same, from where the state is decided, half-way up. `before` and `changed`, from the same place
     higher up: what was in the frame before, and what has come to be since (class 0: nothing has). Without the last
     two a model learns to go on with what it decided last, and not to compare: of two frames' features no single one
     says that they differ. Little changes from frame to frame, so in both what has changed weighs as much as all else.
@@ -121,7 +121,7 @@ class TruthHeads(nn.Module):
         super().__init__()
         self.shape = shape
         seen, acts, asked, num_answers = shape.sizes
-        self.seen = TruthHead(shape.tokens_per_frame * hidden_size, seen)
+        self.seen = TruthHead(hidden_size, seen)
         self.read = TruthHead(hidden_size, seen)
         self.before = TruthHead(hidden_size, seen)
         self.changed = TruthHead(hidden_size, [1 + size for size in seen])
@@ -190,7 +190,8 @@ class TruthHeads(nn.Module):
             raise ValueError(
                 f"the truth heads need {self.shape.tokens_per_frame} tokens a frame; use one frame size"
             )
-        losses = {"seen": self.seen(visual.reshape(len(seen), -1), seen), "read": self.read(read, seen)}
+        means = means_of_frames(visual, self.shape.tokens_per_frame)
+        losses = {"seen": self.seen(means, seen), "read": self.read(read, seen)}
         later = (~is_first).nonzero().flatten()
         if len(later):
             features, now, before = decided[later], seen[later], seen[later - 1]
@@ -198,6 +199,11 @@ class TruthHeads(nn.Module):
             losses["before"] = self.before.balanced(features, before, has_changed)
             losses["changed"] = self.changed.balanced(features, (now + 1) * has_changed, has_changed)
         return losses
+
+
+def means_of_frames(visual: torch.Tensor, tokens_per_frame: int) -> torch.Tensor:
+    """[N, hidden] of visual tokens [N * tokens, hidden]: what a head of attention has that looks at all alike."""
+    return _normed(visual.reshape(-1, tokens_per_frame, visual.shape[-1]).mean(1))
 
 
 def _unless_zero(head: TruthHead, features: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

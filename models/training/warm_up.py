@@ -1,7 +1,9 @@
 """The vision tower's first lessons: to see what the simulator knows to be there, one frame at a time.
 
 Decisions teach a tower that knows nothing very slowly. A head that reads the truth off the visual tokens teaches it
-in minutes; the head goes on into the main run, where its weight falls to zero, and is dropped after it.
+in minutes. One reads it off all of them side by side, which is soon learnt. Another has their mean alone, as whoever
+looks at all of them does, so that each token has to say where in the frame it stands; that head goes on into the main
+run, where its weight falls to zero, and is dropped after it.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from torch.utils.data import Dataset
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from models.training.dataset import SampleMaker
-from models.training.truth_heads import TRUTH_HEADS_FILE, TruthHead, TruthShape
+from models.training.truth_heads import TRUTH_HEADS_FILE, TruthHead, TruthShape, means_of_frames
 from models.vlm import vision_tower
 from models.vlm.pixels import PixelFormat
 
@@ -83,7 +85,7 @@ class SeenFramesCollator:
 
 
 class WarmUpModel(nn.Module):
-    """`forward` gives the loss of a batch of `SeenFramesCollator`. Only the tower and the head are trained."""
+    """`forward` gives the loss of a batch of `SeenFramesCollator`. Only the tower and the heads are trained."""
 
     def __init__(self, vlm: Qwen2_5_VLForConditionalGeneration, truth: TruthShape) -> None:
         super().__init__()
@@ -91,36 +93,40 @@ class WarmUpModel(nn.Module):
         self.vlm.model.visual.requires_grad_(True)
         self.config = vlm.config  # where Trainer looks for it
         self._tokens_per_frame = truth.tokens_per_frame
-        self.seen = TruthHead(truth.tokens_per_frame * vlm.config.text_config.hidden_size, truth.sizes.seen)
+        hidden_size = vlm.config.text_config.hidden_size
+        self.side_by_side = TruthHead(truth.tokens_per_frame * hidden_size, truth.sizes.seen)
+        self.seen = TruthHead(hidden_size, truth.sizes.seen)
         self.last_parts: dict[str, torch.Tensor] = {}
 
     def forward(
         self, patches: torch.Tensor, patch_grids: torch.Tensor, truth: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        features = self._features(patches, patch_grids)
-        loss = self.seen(features, truth)
-        self.last_parts = {"seen": loss.detach()}
-        return {"loss": loss}
+        visual = self._visual_tokens(patches, patch_grids)
+        side_by_side = self.side_by_side(visual.reshape(len(truth), -1), truth)
+        seen = self.seen(means_of_frames(visual, self._tokens_per_frame), truth)
+        self.last_parts = {"side_by_side": side_by_side.detach(), "seen": seen.detach()}
+        return {"loss": side_by_side + seen}
 
     @torch.no_grad()
     def accuracy(self, patches: torch.Tensor, patch_grids: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        """Share of right classes of each column of the truth."""
-        return self.seen.accuracy(self._features(patches, patch_grids), truth)
+        """Share of right classes of each column of the truth, read off the mean."""
+        visual = self._visual_tokens(patches, patch_grids)
+        return self.seen.accuracy(means_of_frames(visual, self._tokens_per_frame), truth)
 
-    def _features(self, patches: torch.Tensor, patch_grids: torch.Tensor) -> torch.Tensor:
+    def _visual_tokens(self, patches: torch.Tensor, patch_grids: torch.Tensor) -> torch.Tensor:
         grids = tuple((int(rows), int(cols)) for rows, cols in patch_grids.tolist())
-        visual = vision_tower.visual_tokens(self.vlm.model.visual, patches, grids)
-        return visual.reshape(len(visual) // self._tokens_per_frame, -1)
+        return vision_tower.visual_tokens(self.vlm.model.visual, patches, grids)
 
     def save(self, directory: str | Path, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        """Write a standard checkpoint, and the head where `TrainingModel` looks for its own."""
+        """Write a standard checkpoint, and the heads where `TrainingModel` looks for the one it goes on with."""
         self.vlm.save_pretrained(str(directory))
-        heads = {f"seen.{name}": tensor for name, tensor in self.seen.state_dict().items()}
-        save_file(heads, Path(directory) / TRUTH_HEADS_FILE)
+        save_file(self._heads().state_dict(), Path(directory) / TRUTH_HEADS_FILE)
 
     def load(self, directory: str | Path) -> None:
         """Read back what `save` wrote, in place."""
         loaded: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(str(directory), dtype="auto")
         self.vlm.load_state_dict(loaded.state_dict())
-        heads = load_file(Path(directory) / TRUTH_HEADS_FILE)
-        self.seen.load_state_dict({name.removeprefix("seen."): tensor for name, tensor in heads.items()})
+        self._heads().load_state_dict(load_file(Path(directory) / TRUTH_HEADS_FILE))
+
+    def _heads(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"side_by_side": self.side_by_side, "seen": self.seen})

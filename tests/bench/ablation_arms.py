@@ -78,12 +78,10 @@ class ArmSamples:
     seed: int
     is_respond_only: bool = False
 
-    def __call__(
-        self, seed: int, split: str, num_frames: int, *, drills: bool = False, num_others: int = 0
-    ) -> Sample:
+    def __call__(self, seed: int, split: str, num_frames: int, **wanted: Any) -> Sample:
         if split == "train":
             seed += self.seed * _SEED_STEP
-        sample = self.make_sample(seed, split, num_frames, drills=drills, num_others=num_others)
+        sample = self.make_sample(seed, split, num_frames, **wanted)
         return without_standby(sample) if self.is_respond_only else sample
 
 

@@ -7,7 +7,13 @@ from models.vlm.state import State
 
 
 def make_square_sample(
-    seed: int, split: str, num_frames: int, *, drills: bool = False, num_others: int = 0
+    seed: int,
+    split: str,
+    num_frames: int,
+    *,
+    drills: bool = False,
+    is_calm: bool = False,
+    num_others: int = 0,
 ) -> Sample:
     """The smallest world: a frame is dark, or bright, or bright just over, which is told. Others ask for the dark."""
     rng = np.random.default_rng((seed, len(split)))

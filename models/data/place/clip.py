@@ -35,8 +35,10 @@ _LATE_WORDING_SHARE = 0.5
 _ATTEMPTS = 6
 _OTHER_ATTEMPTS = 8
 _LEAD_S = 15
-# Who asks late does so after this many frames: all that has gone by is still in a window of 32 rounds.
+# Who asks late does so after this many frames: all that has gone by is still in a window of 32 rounds. Drills stay
+# further away from a full window, in which a question has long been answered.
 _LATE_FRAMES = (4, 24)
+_DRILLED_LATE_FRAMES = (4, 16)
 _GATE_SIZE = (96, 128)  # whole blocks of the frame sampler, so that its means are fast
 
 # How cameras are sampled: mostly as served by default, else slower, or steadily.
@@ -105,7 +107,8 @@ def draw_clip(
 
     It begins where nothing that is told has only just begun, in a place that may already hold people, a car, a
     parcel. task, sampler, calm (see `Director`) and start_ms (media time of the first frame): None draws them.
-    drills: what clips ask for that want one thing in many happens more often, and more of them begin late.
+    drills: what clips ask for that want one thing in many happens more often, more of them begin late, and who asks late
+    has not waited for long.
     """
     if num_frames < 1:
         raise ValueError(f"num_frames {num_frames}: must be at least 1")
@@ -122,7 +125,7 @@ def draw_clip(
         wanted = _draw_wanted(rng, chosen, split) if drills and not negative else None
         script = _draw_script(rng, split, num_frames / sampling.min_fps, lively, begin_ms, wanted)
         times_ms = tuple(keep_times(script, begin_ms, num_frames, sampling))
-        first_live = int(rng.integers(*_late_frames(num_frames))) if asked_late else 0
+        first_live = int(rng.integers(*_late_frames(num_frames, drills=drills))) if asked_late else 0
         views = [script.view(time_ms) for time_ms in times_ms]
         query = _draw_query(rng, chosen, split, script, views, times_ms, first_live, negative, wanted)
         if query is not None:
@@ -309,8 +312,9 @@ def _any_query(rng: np.random.Generator, task: str, split: str) -> Query:
     return _draw_of_family(rng, [query for query in allowed if query.thing or task != "grounding"])
 
 
-def _late_frames(num_frames: int) -> tuple[int, int]:
-    return _LATE_FRAMES[0], min(num_frames * 3 // 4, _LATE_FRAMES[1]) + 1
+def _late_frames(num_frames: int, *, drills: bool) -> tuple[int, int]:
+    least, most = _DRILLED_LATE_FRAMES if drills else _LATE_FRAMES
+    return least, min(num_frames * 3 // 4, most) + 1
 
 
 def _within_window(golds: Sequence[Gold], times_ms: Sequence[int]) -> bool:

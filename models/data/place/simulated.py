@@ -17,6 +17,7 @@ from models.data.sample import OtherInstruction, Sample, Truth
 from models.vlm.frame_sampler import SamplerConfig
 
 SOURCE = "simulated place"
+_CALM = 8.0  # of the director: a minute may go by without anything
 # How cameras bring a picture down to size; the plain mean of 2 x 2 pixels is by far the fastest.
 _RESIZERS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 _PLAIN_MEAN_SHARE = 0.6
@@ -32,10 +33,13 @@ def make_sample(
     sampler: SamplerConfig | None = None,
     *,
     drills: bool = False,
+    is_calm: bool = False,
     num_others: int = 0,
 ) -> Sample:
-    """One labelled clip, deterministic in its arguments, drawn as by `draw_clip`. num_others: of its `others`."""
-    clip = draw_clip(seed, split, num_frames, task, sampler, drills=drills)
+    """One labelled clip, deterministic in its arguments, drawn as by `draw_clip`. is_calm: with long pauses.
+    num_others: of its `others`."""
+    calm = _CALM if is_calm else None
+    clip = draw_clip(seed, split, num_frames, task, sampler, calm=calm, drills=drills)
     others = draw_others(clip, split, num_others, split_rng(split, seed, "others"))
     sample = clip_sample(clip, budget_hw, split_rng(split, seed, "camera"))
     return replace(sample, others=tuple(_other_instruction(clip, *other) for other in others))

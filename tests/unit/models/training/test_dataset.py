@@ -1,10 +1,12 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from models.data.sample import Sample
 from models.training.collator import Collator
 from models.training.dataset import ClipPlan, Example, ExampleDataset, SampleMaker, drop_rounds, make_example
 from models.training.loss import IGNORED
@@ -117,6 +119,22 @@ def test_an_example_depends_on_its_index_alone(
     assert num_learnt(first[1], dialogue) == 4  # a window that slid has context
     with pytest.raises(IndexError):
         first[12]
+
+
+def test_a_share_of_samples_is_calm(
+    make_sample: SampleMaker, dialogue: Dialogue, pixels: PixelFormat
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def noting(seed: int, split: str, num_frames: int, **wanted: Any) -> Sample:
+        asked.append(wanted)
+        return make_sample(seed, split, num_frames, **wanted)
+
+    plan = ClipPlan(num_rounds=(3,), joined_late=0.0, drills=True, calm=0.5)
+    dataset = make_dataset(noting, dialogue, pixels, plan, length=40)
+    _ = [dataset[index] for index in range(40)]
+    assert all(one["drills"] for one in asked)
+    assert 10 <= sum(one["is_calm"] for one in asked) <= 30
 
 
 def test_what_a_window_that_slid_teaches(

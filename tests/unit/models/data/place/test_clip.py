@@ -110,6 +110,23 @@ def test_what_drills_ask_for_happens_more_often():
     assert {draw_clip(seed, "train", 6, drills=True).task for seed in range(150)} == set(TASKS)
 
 
+def test_of_calm_samples_hardly_anything_is_told():
+    lively, calm = (
+        [make_sample(seed, "train", 48, task="narration", is_calm=is_calm).rounds for seed in range(15)]
+        for is_calm in (False, True)
+    )
+    told = [sum(one.state is State.RESPONSE for rounds in of for one in rounds) for of in (lively, calm)]
+    assert 5 < told[1] < told[0] / 4
+
+
+def test_who_asks_late_in_a_drill_has_not_waited_for_long():
+    waited = {
+        drills: [draw_clip(seed, "train", 48, drills=drills).first_live for seed in range(150)]
+        for drills in (False, True)
+    }
+    assert max(waited[True]) == 16 < max(waited[False]) == 24
+
+
 def test_drills_begin_as_often_at_times_of_four_five_and_six_digits():
     begins_s = {
         drills: [draw_clip(seed, "train", 1, drills=drills).times_ms[0] // 1000 for seed in range(300)]
