@@ -88,8 +88,12 @@ def make_example(
         labels += [IGNORED] * len(head) + learnt + [IGNORED] * (len(tail) - 1)
     positions, _ = round_positions(token_ids, dialogue.image_token_id, grid, start=0)
     past_times = None
-    # From where a state is decided to the end of the instruction.
-    looks = {"instruction": np.stack((decisions, np.full(len(decisions), len(prefix) - 1)))}
+    visual = np.flatnonzero(np.asarray(token_ids) == dialogue.image_token_id)
+    # From where a state is decided to the end of the instruction, and to all of its frame.
+    looks = {
+        "instruction": np.stack((decisions, np.full(len(decisions), len(prefix) - 1))),
+        "frame": np.stack((np.repeat(decisions, num_tokens), visual)),
+    }
     if asks_past_times:
         past_times = PastTimes.of(dialogue, given or sample.rounds, starts, decisions, window_rounds)
         looks |= past_times.looks

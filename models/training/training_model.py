@@ -81,7 +81,7 @@ class TrainingModel(nn.Module):
         self.truth_heads = None
         self._on_the_way: dict[str, torch.Tensor] = {}
         self._shares: dict[str, torch.Tensor] = {}
-        self._heads: dict[str, tuple[int, int]] = {}
+        self._heads: dict[str, tuple[str, int, int]] = {}
         self._other_decisions: OtherDecisions | None = None
         self._higher_up = 0
         if truth is not None:
@@ -99,15 +99,18 @@ class TrainingModel(nn.Module):
             ):
                 self._keep(name, text.layers[layer])
             last_head = vlm.config.text_config.num_attention_heads - 1
-            # The first and the last of a layer, so that they can have keys of their own.
+            # Name -> where to look, layer, head. The first and the last of a layer, so that they can have keys of their
+            # own; a frame takes the values of both.
             self._heads = {
-                "change": (0, last_head),
-                "state": (half_way, last_head),
-                "time": (higher_up, last_head),
-                "instruction": (half_way, 0),
+                "frame": ("frame", 0, 0),
+                "frame_too": ("frame", 0, last_head),
+                "change": ("change", 0, last_head),
+                "state": ("state", half_way, last_head),
+                "time": ("time", higher_up, last_head),
+                "instruction": ("instruction", half_way, 0),
             }
-            self._other_decisions = OtherDecisions(text.layers, self._heads["instruction"])
-            for layer in {layer for layer, _ in self._heads.values()}:
+            self._other_decisions = OtherDecisions(text.layers, self._heads["instruction"][1:])
+            for layer in {layer for _, layer, _ in self._heads.values()}:
                 self._keep_shares(text.layers[layer].self_attn)
         self.last_parts: dict[str, torch.Tensor] = {}
         """Means of the last batch, for the log; left on the device."""
@@ -206,7 +209,12 @@ class TrainingModel(nn.Module):
         return kind.of(stretches, inv_freq.device, inv_freq, looks)
 
     def _looks(self, truth: TruthBatch) -> dict[str, Look]:
-        return {name: Look(*self._heads[name], *pairs) for name, pairs in truth["looks"].items()}
+        looks = truth["looks"]
+        return {
+            name: Look(layer, head, *looks[where])
+            for name, (where, layer, head) in self._heads.items()
+            if where in looks
+        }
 
     def _truth_losses(self, visual: torch.Tensor, truth: TruthBatch) -> dict[str, torch.Tensor]:
         assert self.truth_heads is not None
