@@ -118,9 +118,11 @@ class ScratchRun:
         """Whether the tower's lessons are over; they are not if they were ended early."""
         recipe, plan, run_dir = self._recipe, self._recipe.warm_up, self._dir / "warm_up"
         vlm, pixels = self._load(self._dir / "init")
-        torch.manual_seed(recipe.seed)
-        model = WarmUpModel(vlm, self._truth_shape())
+        dialogue = self._dialogue(self._dir / "init")
         make_sample = self._simulator.make_sample
+        grid = pixels.budget.grid(*make_sample(0, "train", 1).frames.shape[1:3])
+        torch.manual_seed(recipe.seed)
+        model = WarmUpModel(vlm, self._truth_shape(), dialogue, grid, plan.frames_per_clip)
         train_set = SeenFramesDataset(make_sample, "train", plan.max_steps * plan.clips_per_batch, plan)
         collator = SeenFramesCollator(pixels)
         validation = SeenFramesDataset(make_sample, "validation", 2 * plan.clips_per_batch, plan)
@@ -160,7 +162,7 @@ class ScratchRun:
         vlm, pixels = self._load(source)
         vlm.model.visual.requires_grad_(False)
         vlm.model.visual.merger.requires_grad_(True)
-        dialogue = Dialogue.load(source, recipe.streamo.system_prompt, recipe.streamo.max_instruction_tokens)
+        dialogue = self._dialogue(source)
         print(f"{sum(p.numel() for p in vlm.parameters()) / 1e6:.2f} M parameters", flush=True)
         torch.manual_seed(recipe.seed)
         model = TrainingModel(
@@ -207,6 +209,10 @@ class ScratchRun:
         if processes.is_main_process:
             write()
         processes.wait_for_everyone()
+
+    def _dialogue(self, model_dir: Path) -> Dialogue:
+        streamo = self._recipe.streamo
+        return Dialogue.load(model_dir, streamo.system_prompt, streamo.max_instruction_tokens)
 
     def _truth_shape(self) -> TruthShape:
         first = self._simulator.make_sample(0, "train", 1)

@@ -24,6 +24,7 @@ from models.training.truth_heads import (
     TruthBatch,
     TruthHeads,
     TruthShape,
+    half_way_layer,
 )
 from models.vlm import vision_tower
 from models.vlm.last_layer import LastLayer, Wanted
@@ -89,7 +90,7 @@ class TrainingModel(nn.Module):
             num_layers = len(text.layers)
             if num_layers < 3:
                 raise ValueError("the truth heads need a language model of at least three layers")
-            half_way = max(1, num_layers // 2 - 1)
+            half_way = half_way_layer(num_layers)
             # Never the last layer, which may leave out what is not wanted and has to decide.
             higher_up = self._higher_up = min(half_way + 1, num_layers - 2)
             for name, layer in (

@@ -201,6 +201,11 @@ class TruthHeads(nn.Module):
         return losses
 
 
+def half_way_layer(num_layers: int) -> int:
+    """The layer behind which what a frame shows has been read."""
+    return max(1, num_layers // 2 - 1)
+
+
 def means_of_frames(visual: torch.Tensor, tokens_per_frame: int) -> torch.Tensor:
     """[N, hidden] of visual tokens [N * tokens, hidden]: what a head of attention has that looks at all alike."""
     return _normed(visual.reshape(-1, tokens_per_frame, visual.shape[-1]).mean(1))

@@ -1,9 +1,10 @@
-"""The vision tower's first lessons: to see what the simulator knows to be there, one frame at a time.
+"""A small model's first lessons: to see what the simulator knows to be there, and to read it where states are decided.
 
 Decisions teach a tower that knows nothing very slowly. A head that reads the truth off the visual tokens teaches it
 in minutes. One reads it off all of them side by side, which is soon learnt. Another has their mean alone, as whoever
-looks at all of them does, so that each token has to say where in the frame it stands; that head goes on into the main
-run, where its weight falls to zero, and is dropped after it.
+looks at all of them does, so that each token has to say where in the frame it stands. A third reads it where the state
+of a round is decided, half-way up the language model, whose first layers so learn to look at a frame. The last two go
+on into the main run, where their weight falls to zero, and are dropped after it.
 """
 
 from __future__ import annotations
@@ -15,15 +16,25 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from models.training.dataset import SampleMaker
-from models.training.truth_heads import TRUTH_HEADS_FILE, TruthHead, TruthShape, means_of_frames
+from models.training.truth_heads import (
+    TRUTH_HEADS_FILE,
+    TruthHead,
+    TruthShape,
+    half_way_layer,
+    means_of_frames,
+)
 from models.vlm import vision_tower
+from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat
+from models.vlm.positions import round_positions
+from models.vlm.state import State
 
 _FIRST_SEED = 1_000_000_000
 
@@ -85,40 +96,75 @@ class SeenFramesCollator:
 
 
 class WarmUpModel(nn.Module):
-    """`forward` gives the loss of a batch of `SeenFramesCollator`. Only the tower and the heads are trained."""
+    """`forward` gives the loss of a batch of `SeenFramesCollator`. Only the tower, the language model's layers up to
+    half-way and the heads are trained."""
 
-    def __init__(self, vlm: Qwen2_5_VLForConditionalGeneration, truth: TruthShape) -> None:
+    def __init__(
+        self,
+        vlm: Qwen2_5_VLForConditionalGeneration,
+        truth: TruthShape,
+        dialogue: Dialogue,
+        grid: tuple[int, int],
+        num_rounds: int,
+    ) -> None:
+        """`num_rounds`: frames of a clip, in a batch one behind the other. `grid`: of a frame's visual tokens."""
         super().__init__()
         self.vlm = vlm.requires_grad_(False)
-        self.vlm.model.visual.requires_grad_(True)
+        text = vlm.model.language_model
+        self._layers = text.layers[: half_way_layer(len(text.layers)) + 1]
+        for part in (vlm.model.visual, self._layers):
+            part.requires_grad_(True)
         self.config = vlm.config  # where Trainer looks for it
         self._tokens_per_frame = truth.tokens_per_frame
         hidden_size = vlm.config.text_config.hidden_size
         self.side_by_side = TruthHead(truth.tokens_per_frame * hidden_size, truth.sizes.seen)
         self.seen = TruthHead(hidden_size, truth.sizes.seen)
+        self.read = TruthHead(hidden_size, truth.sizes.seen)
+        token_ids, self._decisions = _silent_rounds(dialogue, truth.tokens_per_frame, num_rounds)
+        positions, _ = round_positions(token_ids, dialogue.image_token_id, grid, start=0)
+        self._token_ids = torch.tensor(token_ids)
+        self._positions = torch.from_numpy(positions)
+        self._image_token_id = dialogue.image_token_id
         self.last_parts: dict[str, torch.Tensor] = {}
 
     def forward(
         self, patches: torch.Tensor, patch_grids: torch.Tensor, truth: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         visual = self._visual_tokens(patches, patch_grids)
-        side_by_side = self.side_by_side(visual.reshape(len(truth), -1), truth)
-        seen = self.seen(means_of_frames(visual, self._tokens_per_frame), truth)
-        self.last_parts = {"side_by_side": side_by_side.detach(), "seen": seen.detach()}
-        return {"loss": side_by_side + seen}
+        losses = {
+            "side_by_side": self.side_by_side(visual.reshape(len(truth), -1), truth),
+            "seen": self.seen(means_of_frames(visual, self._tokens_per_frame), truth),
+            "read": self.read(self._decided(visual), truth),
+        }
+        self.last_parts = {name: loss.detach() for name, loss in losses.items()}
+        return {"loss": torch.stack([*losses.values()]).sum()}
 
     @torch.no_grad()
     def accuracy(self, patches: torch.Tensor, patch_grids: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        """Share of right classes of each column of the truth, read off the mean."""
-        visual = self._visual_tokens(patches, patch_grids)
-        return self.seen.accuracy(means_of_frames(visual, self._tokens_per_frame), truth)
+        """Share of right classes of each column of the truth, read where states are decided."""
+        return self.read.accuracy(self._decided(self._visual_tokens(patches, patch_grids)), truth)
 
     def _visual_tokens(self, patches: torch.Tensor, patch_grids: torch.Tensor) -> torch.Tensor:
         grids = tuple((int(rows), int(cols)) for rows, cols in patch_grids.tolist())
         return vision_tower.visual_tokens(self.vlm.model.visual, patches, grids)
 
+    def _decided(self, visual: torch.Tensor) -> torch.Tensor:
+        """[N, hidden], half-way up where the states of N frames are decided, of visual [N * tokens, hidden]."""
+        text = self.vlm.model.language_model
+        token_ids, positions = self._token_ids.to(visual.device), self._positions.to(visual.device)
+        is_image = token_ids == self._image_token_id
+        of_clips = visual.reshape(-1, int(is_image.sum()), visual.shape[-1])
+        hidden = text.embed_tokens(token_ids).expand(len(of_clips), -1, -1)
+        hidden = hidden.masked_scatter(is_image[:, None], of_clips)
+        rotation = text.rotary_emb(hidden, positions[:, None].expand(-1, len(of_clips), -1))
+        is_past = torch.ones(len(is_image), len(is_image), dtype=torch.bool, device=visual.device).tril()
+        for layer in self._layers:
+            hidden = layer(hidden, attention_mask=is_past[None, None], position_embeddings=rotation)
+        decided = hidden[:, self._decisions].flatten(0, 1)
+        return F.rms_norm(decided, decided.shape[-1:])
+
     def save(self, directory: str | Path, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        """Write a standard checkpoint, and the heads where `TrainingModel` looks for the one it goes on with."""
+        """Write a standard checkpoint, and the heads where `TrainingModel` looks for those it goes on with."""
         self.vlm.save_pretrained(str(directory))
         save_file(self._heads().state_dict(), Path(directory) / TRUTH_HEADS_FILE)
 
@@ -129,4 +175,15 @@ class WarmUpModel(nn.Module):
         self._heads().load_state_dict(load_file(Path(directory) / TRUTH_HEADS_FILE))
 
     def _heads(self) -> nn.ModuleDict:
-        return nn.ModuleDict({"side_by_side": self.side_by_side, "seen": self.seen})
+        return nn.ModuleDict({name: getattr(self, name) for name in ("side_by_side", "seen", "read")})
+
+
+def _silent_rounds(dialogue: Dialogue, tokens_per_frame: int, num_rounds: int) -> tuple[list[int], list[int]]:
+    """Token ids of a dialogue of a second a round, and where its states are decided."""
+    token_ids: list[int] = []
+    decisions = []
+    for second in range(num_rounds):
+        token_ids += dialogue.round_head(second * 1000, (second + 1) * 1000, tokens_per_frame)
+        decisions.append(len(token_ids) - 1)
+        token_ids += [*dialogue.reply(State.SILENCE), *dialogue.round_tail]
+    return token_ids, decisions
