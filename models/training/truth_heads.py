@@ -98,10 +98,11 @@ class TruthHeads(nn.Module):
     """Heads on a model's way from pictures to decisions.
 
     `seen`: what is in a frame, from the mean of its visual tokens (`means_of_frames`), so that each says where it
-    stands and one look at all of them is enough. `read`: the same, from where the state is decided, half-way up. `before` and `changed`, from the same place
-    higher up: what was in the frame before, and what has come to be since (class 0: nothing has). Without the last
-    two a model learns to go on with what it decided last, and not to compare: of two frames' features no single one
-    says that they differ. Little changes from frame to frame, so in both what has changed weighs as much as all else.
+    stands and one look at all of them is enough. `read`: the same, from where the state is decided, half-way up the
+    layers. `before` and `changed`, from the same place higher up: what was in the frame before, and what has come to be
+    since (class 0: nothing has). Without the last two a model learns to go on with what it decided last, and not to
+    compare: of two frames' features no single one says that they differ. Little changes from frame to frame, so in both
+    what has changed weighs as much as all else.
     `acts`, from there too: what goes on, asked for or not, weighed likewise. `asked`, half-way up: what the instruction
     asks for. Only where the two are the same is there anything to tell, and what is asked for is rare: from states
     alone a model learns to go by what happens, or to say nothing. It is known before what goes on is, so that there are

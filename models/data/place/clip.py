@@ -107,8 +107,8 @@ def draw_clip(
 
     It begins where nothing that is told has only just begun, in a place that may already hold people, a car, a
     parcel. task, sampler, calm (see `Director`) and start_ms (media time of the first frame): None draws them.
-    drills: what clips ask for that want one thing in many happens more often, more of them begin late, and who asks late
-    has not waited for long.
+    drills: what clips ask for that want one thing in many happens more often, more of them begin late, and who asks
+    late has not waited for long.
     """
     if num_frames < 1:
         raise ValueError(f"num_frames {num_frames}: must be at least 1")
