@@ -9,6 +9,8 @@ from models.vlm.state import State
 
 # Between the parts of a reply that tells several things at once.
 SEPARATOR = "; "
+NO_ANSWER = -100
+"""Of a frame under an instruction that is no question: the class that a cross entropy leaves out."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Truth:
 
     seen: int64 [T, K], what is to be seen in each frame. acts: int64 [T, A], what is under way in it or just over,
     asked for or not; class 0 is nothing. asked: int64 [Q], what the instruction asks for. answers: int64 [T], what each
-    frame answers to the instruction, told or not; -1 where it is no question.
+    frame answers to the instruction, told or not; NO_ANSWER where it is no question.
     """
 
     seen: np.ndarray
@@ -49,7 +51,7 @@ class Truth:
     def none(cls, num_frames: int) -> "Truth":
         """Of frames of which nothing is known."""
         empty = np.zeros((num_frames, 0), dtype=np.int64)
-        no_answers = np.full(num_frames, -1, dtype=np.int64)
+        no_answers = np.full(num_frames, NO_ANSWER, dtype=np.int64)
         return cls(empty, empty, empty[0] if num_frames else empty.ravel(), no_answers, TruthSizes())
 
     def since(self, first: int) -> "Truth":

@@ -58,7 +58,6 @@ def _truth_batch(
     first = np.zeros(len(decisions), dtype=bool)
     first[np.cumsum([0, *num_frames[:-1]])] = True
     asked = np.stack([truth.asked for truth in truths])
-    answers = np.concatenate([truth.answers for truth in truths])
     dialogues: list[Example | OtherDialogue] = [*examples, *others]
     ends = np.array([start + one.num_pinned - 1 for start, one in zip(starts, dialogues, strict=True)])
     owners = [index for index, one in enumerate(examples) for _ in one.others]
@@ -89,7 +88,7 @@ def _truth_batch(
         seen=torch.from_numpy(np.concatenate([truth.seen for truth in truths])),
         acts=torch.from_numpy(np.concatenate([truth.acts for truth in truths])),
         asked=torch.from_numpy(asked.repeat(num_frames, axis=0)),
-        answers=torch.from_numpy(np.where(answers < 0, IGNORED, answers)),
+        answers=torch.from_numpy(np.concatenate([truth.answers for truth in truths])),
         ends=torch.from_numpy(ends),
         asked_at_once=asked_at_once,
         others=asking,

@@ -25,7 +25,7 @@ class OtherDialogue:
     token_ids: int64 [T]; the state of the round would come next. num_pinned: tokens up to the end of the instruction.
     gap: positions that lie between the instruction and the round, as if earlier rounds stood there; without it an
     instruction would be looked for at one distance alone. asked: int64 [Q]. states: int64 [rounds], what would be right
-    in the rounds of the example; IGNORED where it is not learnt. answers: int64 [rounds], IGNORED where it
+    in the rounds of the example; IGNORED where it is not learnt. answers: int64 [rounds], NO_ANSWER where it
     is no question.
     """
 
@@ -51,7 +51,7 @@ class OtherDialogue:
             int(rng.integers(_MAX_GAP)),
             other.asked,
             np.where(is_learnt, other.states, IGNORED),
-            np.where(other.answers >= 0, other.answers, IGNORED),
+            other.answers,
         )
 
     @property
@@ -64,7 +64,7 @@ class OtherDialogue:
 class OtherDialogueBatch(TypedDict):
     """Of n dialogues: where each is decided alone, int64 [n], and what it asks for, int64 [n, Q]. Of m rounds of
     examples, int64 [m] each: where they are decided, rising; where the instruction ends that they stand under, and the
-    one that is put in its place; the state that then is right, and the answer, IGNORED where that is no question."""
+    one that is put in its place; the state that then is right, and the answer, NO_ANSWER where that is no question."""
 
     decisions: torch.Tensor
     asked: torch.Tensor

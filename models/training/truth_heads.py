@@ -33,7 +33,7 @@ class TruthBatch(TypedDict):
     behind them the other ones. Places are those in the sequence.
 
     decisions: int64 [N], where the state of a frame is decided. is_first: bool [N], the frame has none before it. seen,
-    acts, asked: int64 [N, columns]. answers: int64 [N], IGNORED where the instruction is no question. ends: int64 [D],
+    acts, asked: int64 [N, columns]. answers: int64 [N], NO_ANSWER where nothing is asked. ends: int64 [D],
     where instructions end. asked_at_once: int64 [D, columns]. others, past_times: None where a plan has none. looks:
     int64 [2, n] each, from where, to where.
     """

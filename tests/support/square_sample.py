@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from models.data.sample import OtherInstruction, Round, Sample, Truth, TruthSizes
+from models.data.sample import NO_ANSWER, OtherInstruction, Round, Sample, Truth, TruthSizes
 from models.vlm.state import State
 
 
@@ -23,7 +23,7 @@ def make_square_sample(
         text = "it was bright" if state is State.RESPONSE else ""
         rounds.append(Round(index * 1000, index * 1000 + 1000, state, text))
     acts = np.array([[round_.state] for round_ in rounds], dtype=np.int64)
-    no_answers = np.full(num_frames, -1)
+    no_answers = np.full(num_frames, NO_ANSWER)
     other = OtherInstruction(
         "Tell me when it was dark.", np.array([0]), no_answers, np.array(_states(~bright))
     )

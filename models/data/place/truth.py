@@ -22,7 +22,7 @@ from models.data.place.layout import PERSON_WIDTH, PLACE_HEIGHT, PLACE_WIDTH, La
 from models.data.place.query import ABSENT_THINGS, QUESTIONS, STATES, TASKS, Query
 from models.data.place.view import Car, Person, View
 from models.data.place.wording import colour_text, count_text
-from models.data.sample import TruthSizes
+from models.data.sample import NO_ANSWER, TruthSizes
 
 CELL_ROWS, CELL_COLS = 4, 5
 _CELL_WIDTH, _CELL_HEIGHT = PLACE_WIDTH / CELL_COLS, PLACE_HEIGHT / CELL_ROWS
@@ -93,11 +93,12 @@ def asked_of(query: Query) -> tuple[int, ...]:
 
 
 def answers_of(query: Query, views: Sequence[View]) -> np.ndarray:
-    """int64 [frames]: which of ANSWERS each frame gives, told or not; -1 where it is another, or no question."""
+    """int64 [frames]: which of ANSWERS each frame gives, told or not; NO_ANSWER where it is another, or no
+    question."""
     if not query.question:
-        return np.full(len(views), -1, dtype=np.int64)
+        return np.full(len(views), NO_ANSWER, dtype=np.int64)
     classes = {text: index for index, text in enumerate(ANSWERS)}
-    return np.array([classes.get(answer(view, query), -1) for view in views], dtype=np.int64)
+    return np.array([classes.get(answer(view, query), NO_ANSWER) for view in views], dtype=np.int64)
 
 
 def acts_of(acts: Sequence[Act], views: Sequence[View], times_ms: Sequence[int]) -> np.ndarray:

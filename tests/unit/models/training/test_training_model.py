@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from models.data.sample import Round
+from models.data.sample import NO_ANSWER, Round
 from models.training.collator import Collator
 from models.training.dataset import Example, make_example
 from models.training.loss import IGNORED, state_focal_loss
@@ -185,7 +185,7 @@ def test_what_goes_on_and_what_is_asked_are_read_where_the_state_is_decided(tmp_
     # What is asked for weighs as much as what is not.
     assert beside["understood"] == pytest.approx(still["understood"] + of_other, rel=1e-5)
     # What a frame answers counts where a question is asked.
-    answers = np.full(len(second.frames), -1)
+    answers = np.full(len(second.frames), NO_ANSWER)
     unasked = losses([first, with_truth(second, answers=answers)])
     assert [name for name in still if unasked[name] != pytest.approx(still[name], rel=1e-6)] == ["answers"]
     assert losses([with_truth(second, answers=answers)])["answers"] == 0

@@ -18,6 +18,7 @@ from models.data.place.truth import (
     asked_of,
     seen_of,
 )
+from models.data.sample import NO_ANSWER
 from models.vlm.state import State
 from tests.support.place_scripts import act_of, layout_of, random_script, script_of
 
@@ -96,7 +97,7 @@ def test_answers_are_what_the_frames_show_whether_told_or_not():
         told |= {ANSWERS[now] for now in answers}
     assert len(told) > len(ANSWERS) // 2
     other = draw_clip(0, "train", 5, "event")
-    assert answers_of(other.query, other.views).tolist() == [-1] * 5
+    assert answers_of(other.query, other.views).tolist() == [NO_ANSWER] * 5
 
 
 def test_no_two_queries_ask_the_same():
