@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from models.data.sample import Round, Sample, Truth, TruthSizes
+from models.data.sample import NO_ANSWER, Round, Sample, Truth, TruthSizes
 from models.vlm.pixels import PixelFormat
 from models.vlm.state import State
 
@@ -25,7 +25,7 @@ def random_sample(pixels: PixelFormat, num_rounds: int, seed: int) -> Sample:
             rng.integers(0, 3, (num_rounds, 4)),
             rng.integers(0, 3, (num_rounds, 2)),
             np.array([1]),
-            rng.integers(-1, 2, num_rounds),
+            rng.choice((NO_ANSWER, 0, 1), num_rounds),
             SIZES,
         ),
         source="test",
