@@ -99,7 +99,7 @@ def tiny() -> ScratchRecipe:
             # learnt before, from shorter histories; alone a model would hear itself, and go on with what it has missed.
             # In calm ones what was answered is long out of sight, and still holds.
             LaterPass(
-                max_steps=450,
+                max_steps=400,
                 batch_size=4,
                 clips=ClipPlan(
                     num_rounds=(64,),
