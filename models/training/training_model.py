@@ -40,6 +40,8 @@ class LossConfig:
     class_counts: tuple[int, int, int] | None = None
     # Weight of the truth heads' losses at the first step; it falls to zero in a straight line over the run.
     truth_weight: float = 1.0
+    # Of a reply's words beside the states, which are many more.
+    text_weight: float = 1.0
     # Beside the other heads, the weight of those that are asked what each frame shows, and what has changed. A model
     # that knows needs little of it, and has room for more.
     seen_weight: float = 1.0
@@ -156,8 +158,10 @@ class TrainingModel(nn.Module):
             config.detach,
             config.class_counts,
         )
+        is_state = torch.isin(targets, torch.tensor(self.state_token_ids, device=targets.device))
+        self._note_parts(losses.detach(), is_state)
+        losses = torch.where(is_state, losses, config.text_weight * losses)
         loss = losses.sum() / (max(1, losses.numel()) if num_items_in_batch is None else num_items_in_batch)
-        self._note_parts(losses.detach(), targets)
         if asked is not None:
             parts = self._truth_losses(visual, asked)
             parts["turn"] = self._loss_at_turns(hidden, at, input_ids[0], labels[0], asked)
@@ -270,8 +274,7 @@ class TrainingModel(nn.Module):
 
         layer.register_forward_hook(keep)
 
-    def _note_parts(self, losses: torch.Tensor, targets: torch.Tensor) -> None:
-        is_state = torch.isin(targets, torch.tensor(self.state_token_ids, device=targets.device))
+    def _note_parts(self, losses: torch.Tensor, is_state: torch.Tensor) -> None:
         parts = {"state": losses[is_state], "text": losses[~is_state]}
         self.last_parts = {name: part.mean() for name, part in parts.items() if len(part)}
 
