@@ -41,13 +41,17 @@ def with_seen(example: Example, seen: np.ndarray) -> Example:
 
 
 def make_model(
-    model_dir: Path, dialogue: Dialogue, *, trims_last_layer: bool = False, truth: TruthShape | None = None
+    model_dir: Path,
+    dialogue: Dialogue,
+    *,
+    trims_last_layer: bool = False,
+    truth: TruthShape | None = None,
+    text_weight: float = 1.0,
 ) -> TrainingModel:
     vlm = AutoModelForImageTextToText.from_pretrained(model_dir, dtype=torch.float32)
     torch.manual_seed(0)
-    return TrainingModel(
-        vlm, dialogue.state_token_ids, LossConfig(), truth, trims_last_layer=trims_last_layer
-    )
+    loss = LossConfig(text_weight=text_weight)
+    return TrainingModel(vlm, dialogue.state_token_ids, loss, truth, trims_last_layer=trims_last_layer)
 
 
 @pytest.mark.parametrize("trims_last_layer", [False, True])
@@ -75,6 +79,19 @@ def test_a_packed_batch_has_the_loss_of_hugging_faces_model(family_dir: Path, tr
     torch.testing.assert_close(
         model(**batch, num_items_in_batch=2 * num_targets)["loss"], expected / 2, rtol=1e-4, atol=1e-5
     )
+
+
+def test_words_weigh_as_much_as_is_asked(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path, "qwen2_5_vl")
+    dialogue, pixels, examples = load_parts(tmp_path)
+    batch = Collator(pixels)(examples)
+    targets = batch["labels"][batch["labels"] != -100]
+    num_words = int((~torch.isin(targets, torch.tensor(dialogue.state_token_ids))).sum())
+    assert 0 < num_words < len(targets)
+    once, three_times = (make_model(tmp_path, dialogue, text_weight=weight) for weight in (1.0, 3.0))
+    gained = float(three_times(**batch)["loss"] - once(**batch)["loss"]) * len(targets)
+    assert gained == pytest.approx(2 * float(once.last_parts["text"]) * num_words, rel=1e-4)
+    assert three_times.last_parts["text"] == once.last_parts["text"]
 
 
 def test_trimming_the_last_layer_changes_no_gradient(family_dir: Path) -> None:
