@@ -89,8 +89,8 @@ def test_words_weigh_as_much_as_is_asked(tmp_path: Path) -> None:
     num_words = int((~torch.isin(targets, torch.tensor(dialogue.state_token_ids))).sum())
     assert 0 < num_words < len(targets)
     once, three_times = (make_model(tmp_path, dialogue, text_weight=weight) for weight in (1.0, 3.0))
-    gained = float(three_times(**batch)["loss"] - once(**batch)["loss"]) * len(targets)
-    assert gained == pytest.approx(2 * float(once.last_parts["text"]) * num_words, rel=1e-4)
+    gained = (three_times(**batch)["loss"] - once(**batch)["loss"]).item() * len(targets)
+    assert gained == pytest.approx(2 * once.last_parts["text"].item() * num_words, rel=1e-4)
     assert three_times.last_parts["text"] == once.last_parts["text"]
 
 
