@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,25 +25,28 @@ class Muon(Optimizer):
 
     def __init__(
         self,
-        matrices: Iterable[nn.Parameter],
+        matrices: Iterable[tuple[Sequence[nn.Parameter], float]],
         others: Iterable[nn.Parameter],
         *,
-        lr: float,
         others_lr: float,
         weight_decay: float,
         momentum: float = 0.95,
         beta1: float = 0.9,
         beta2: float = 0.98,
     ) -> None:
-        """`weight_decay` shrinks a parameter by its part of the group's learning rate; vectors are spared."""
+        """`matrices`: each lot with its learning rate. `weight_decay` shrinks a parameter by its part of the others'
+        learning rate; vectors are spared."""
         matrices, others = list(matrices), list(others)
-        for matrix in matrices:
+        for matrix in (one for lot, _ in matrices for one in lot):
             if matrix.ndim != 2:
                 raise ValueError(f"matrices: one has shape {list(matrix.shape)}; give it to `others`")
         decayed = [one for one in others if one.ndim > 1]
         spared = [one for one in others if one.ndim <= 1]
         groups: list[dict[str, Any]] = [
-            {"params": matrices, "lr": lr, "weight_decay": weight_decay * others_lr / lr, "is_muon": True},
+            *(
+                {"params": lot, "lr": lr, "weight_decay": weight_decay * others_lr / lr, "is_muon": True}
+                for lot, lr in matrices
+            ),
             {"params": decayed, "lr": others_lr, "weight_decay": weight_decay, "is_muon": False},
             {"params": spared, "lr": others_lr, "weight_decay": 0.0, "is_muon": False},
         ]
@@ -51,16 +54,16 @@ class Muon(Optimizer):
         super().__init__([group for group in groups if group["params"]], settings)
 
     @classmethod
-    def of(cls, model: nn.Module, layers: nn.Module, **settings: float) -> Muon:
-        """For what is to be trained of `model`; matrices are the weights of linear maps in its part `layers`.
+    def of(cls, model: nn.Module, parts: Mapping[nn.Module, float], **settings: float) -> Muon:
+        """For what is to be trained of `model`; matrices are the weights of linear maps in its `parts`, which learn at
+        a rate of their own each and share nothing.
 
         Embeddings and heads are no such matrices: of their rows each is for itself.
         """
-        maps = [module for module in layers.modules() if isinstance(module, nn.Linear)]
-        weights = [one for linear in maps for one in linear.parameters() if one.ndim == 2]
-        matrices = {id(weight): weight for weight in weights if weight.requires_grad}
-        others = [one for one in model.parameters() if one.requires_grad and id(one) not in matrices]
-        return cls(matrices.values(), others, **settings)
+        matrices = [([*_matrices(part)], lr) for part, lr in parts.items()]
+        turned = {id(one) for lot, _ in matrices for one in lot}
+        others = [one for one in model.parameters() if one.requires_grad and id(one) not in turned]
+        return cls(matrices, others, **settings)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -101,6 +104,12 @@ class Muon(Optimizer):
             (state["square"].sqrt() / scale).add_(1e-8),
             value=-group["lr"] / (1 - beta1 ** state["step"]),
         )
+
+
+def _matrices(part: nn.Module) -> Iterator[nn.Parameter]:
+    maps = [module for module in part.modules() if isinstance(module, nn.Linear)]
+    weights = (one for linear in maps for one in linear.parameters() if one.ndim == 2)
+    yield from (weight for weight in weights if weight.requires_grad)
 
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:

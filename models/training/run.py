@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from safetensors.torch import load_file
+from torch import nn
 from transformers import Qwen2_5_VLForConditionalGeneration, TrainingArguments
 
 from models.data.place import simulated
@@ -123,6 +124,10 @@ class ScratchRun:
         grid = pixels.budget.grid(*make_sample(0, "train", 1).frames.shape[1:3])
         torch.manual_seed(recipe.seed)
         model = WarmUpModel(vlm, self._truth_shape(), dialogue, grid, plan.frames_per_clip)
+        rates = {
+            vlm.model.visual: plan.matrix_learning_rate,
+            vlm.model.language_model: plan.reading_learning_rate,
+        }
         train_set = SeenFramesDataset(make_sample, "train", plan.max_steps * plan.clips_per_batch, plan)
         collator = SeenFramesCollator(pixels)
         validation = SeenFramesDataset(make_sample, "validation", 2 * plan.clips_per_batch, plan)
@@ -150,7 +155,7 @@ class ScratchRun:
             eval_dataset=validation,
             model_dir=self._dir / "init",
             evaluation=evaluation,
-            optimizers=(self._optimizer(model, plan), None),
+            optimizers=(self._optimizer(model, plan, rates), None),
         )
         is_over = _run(trainer, run_dir)
         if is_over:
@@ -195,7 +200,7 @@ class ScratchRun:
             evaluation=lambda: teacher_forced_accuracy(
                 model, _batches(validation, recipe.batch_size), collator
             ),
-            optimizers=(self._optimizer(model, recipe), None),
+            optimizers=(self._optimizer(model, recipe, {vlm.model: recipe.matrix_learning_rate}), None),
         )
         return _run(trainer, pass_dir)
 
@@ -219,12 +224,16 @@ class ScratchRun:
         num_tokens = self._recipe.budget.num_tokens(*first.frames.shape[1:3])
         return TruthShape(first.truth.sizes, num_tokens)
 
-    def _optimizer(self, model: WarmUpModel | TrainingModel, plan: WarmUp | ScratchRecipe) -> Muon:
+    def _optimizer(
+        self,
+        model: WarmUpModel | TrainingModel,
+        plan: WarmUp | ScratchRecipe,
+        parts: Mapping[nn.Module, float],
+    ) -> Muon:
         recipe = self._recipe
         return Muon.of(
             model,
-            model.vlm.model,
-            lr=plan.matrix_learning_rate,
+            parts,
             others_lr=plan.learning_rate,
             weight_decay=recipe.weight_decay,
             beta2=recipe.adam_beta2,

@@ -21,7 +21,7 @@ def test_what_is_no_matrix_learns_as_with_adamw() -> None:
     torch.manual_seed(0)
     ours, theirs = nn.Embedding(8, 4), nn.Embedding(8, 4)
     theirs.load_state_dict(ours.state_dict())
-    muon = Muon([], ours.parameters(), lr=0.02, others_lr=1e-2, weight_decay=0.1)
+    muon = Muon([], ours.parameters(), others_lr=1e-2, weight_decay=0.1)
     adamw = torch.optim.AdamW(theirs.parameters(), lr=1e-2, betas=(0.9, 0.98), weight_decay=0.1)
     for step in range(5):
         for embedding, optimizer in ((ours, muon), (theirs, adamw)):
@@ -33,16 +33,24 @@ def test_what_is_no_matrix_learns_as_with_adamw() -> None:
 
 def test_linear_maps_of_the_layers_are_turned_and_nothing_else() -> None:
     model = nn.ModuleDict(
-        {"layers": nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6)), "head": nn.Linear(6, 3)}
+        {
+            "layers": nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6)),
+            "slow": nn.Linear(6, 6, bias=False),
+            "head": nn.Linear(6, 3),
+        }
     )
     model["layers"][0].bias.requires_grad_(False)
-    optimizer = Muon.of(model, model["layers"], lr=0.02, others_lr=1e-3, weight_decay=0.05)
-    turned = [p for group in optimizer.param_groups if group["is_muon"] for p in group["params"]]
-    assert [id(p) for p in turned] == [id(model["layers"][0].weight)]
+    rates = {model["layers"]: 0.02, model["slow"]: 0.01}
+    optimizer = Muon.of(model, rates, others_lr=1e-3, weight_decay=0.05)
+    turned = [
+        (group["lr"], *map(id, group["params"])) for group in optimizer.param_groups if group["is_muon"]
+    ]
+    assert turned == [(0.02, id(model["layers"][0].weight)), (0.01, id(model["slow"].weight))]
     others = {id(p) for group in optimizer.param_groups if not group["is_muon"] for p in group["params"]}
     assert others == {id(p) for p in (*model["layers"][1].parameters(), *model["head"].parameters())}
     # Shrinks by the same share a step, whatever the learning rate; vectors not at all.
     assert [group["lr"] * group["weight_decay"] for group in optimizer.param_groups] == [
+        pytest.approx(5e-5),
         pytest.approx(5e-5),
         pytest.approx(5e-5),
         0,
@@ -51,4 +59,4 @@ def test_linear_maps_of_the_layers_are_turned_and_nothing_else() -> None:
 
 def test_a_vector_is_refused_as_a_matrix() -> None:
     with pytest.raises(ValueError, match=r"shape \[3\]"):
-        Muon([nn.Parameter(torch.zeros(3))], [], lr=0.02, others_lr=1e-3, weight_decay=0.0)
+        Muon([([nn.Parameter(torch.zeros(3))], 0.02)], [], others_lr=1e-3, weight_decay=0.0)
