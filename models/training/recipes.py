@@ -32,8 +32,8 @@ class LaterPass:
 
 @dataclass(frozen=True)
 class ScratchRecipe:
-    """A model trained from nothing on the simulated place: first its vision tower alone, then the rest, in one pass or
-    several.
+    """A model trained from nothing on the simulated place: first its vision tower and the layers that read it, then all
+    but the tower, in one pass or several.
 
     As in the paper the tower is frozen while the language model and the projector learn. `matrix_learning_rate` is
     Muon's, for the matrices of layers and projector; `learning_rate` is for everything else.

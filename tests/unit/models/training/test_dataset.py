@@ -182,6 +182,14 @@ def test_a_batch_is_its_examples_one_behind_the_other(
         truth["decisions"].tolist(),
         2 * ends[:1] + 4 * ends[1:],
     ]
+    # And all of its own frame.
+    is_image = torch.from_numpy(
+        np.concatenate((first.token_ids, second.token_ids)) == dialogue.image_token_id
+    )
+    from_, to = truth["looks"]["frame"]
+    assert to.tolist() == is_image.nonzero().flatten().tolist()
+    own = torch.searchsorted(truth["decisions"], to)
+    assert from_.tolist() == truth["decisions"][own].tolist() and set(own.tolist()) == set(range(6))
     assert truth["past_times"] is None and set(truth["looks"]) == {"instruction", "frame"}
 
 
