@@ -70,6 +70,7 @@ def make_example(
     token_ids = list(prefix)
     labels = [IGNORED] * len(prefix)
     decisions, starts, steps = [], [], []
+    of_replies: list[tuple[int, int]] = []
     first_learnt = max(first_learnt_round, sample.first_live)
     for index, (round_, said) in enumerate(zip(sample.rounds, given or sample.rounds, strict=True)):
         head = dialogue.round_head(round_.start_ms, round_.end_ms, num_tokens)
@@ -79,6 +80,8 @@ def make_example(
         decisions.append(len(token_ids) + len(head) - 1)
         # What is not needed to decide, or to go on with a reply, is computed with the next round.
         steps.append(len(token_ids) + len(head) + (len(reply) if said.state is State.RESPONSE else 0))
+        if said.state is State.RESPONSE:
+            of_replies += [(decisions[-1] + 1 + nth, decisions[-1]) for nth in range(len(reply))]
         token_ids += head + reply + tail
         is_learnt = index >= first_learnt and (not sample.since or sample.since[index] >= 0)
         learnt = [IGNORED] * (len(reply) + 1)
@@ -89,9 +92,12 @@ def make_example(
     positions, _ = round_positions(token_ids, dialogue.image_token_id, grid, start=0)
     past_times = None
     visual = np.flatnonzero(np.asarray(token_ids) == dialogue.image_token_id)
-    # From where a state is decided to the end of the instruction, and to all of its frame.
+    # From where a state is decided to the end of the instruction, to where the one before was, and to all of its frame;
+    # from a reply's tokens to where its state was decided.
     looks = {
         "instruction": np.stack((decisions, np.full(len(decisions), len(prefix) - 1))),
+        "before": np.stack((decisions[1:], decisions[:-1])).astype(np.int64),
+        "reply": np.array(of_replies, dtype=np.int64).reshape(-1, 2).T,
         "frame": np.stack((np.repeat(decisions, num_tokens), visual)),
     }
     if asks_past_times:

@@ -108,6 +108,8 @@ class TrainingModel(nn.Module):
                 "frame": ("frame", 0, 0),
                 "frame_too": ("frame", 0, last_head),
                 "change": ("change", 0, last_head),
+                "before": ("before", half_way, last_head),
+                "reply": ("reply", higher_up, 0),
                 "state": ("state", half_way, last_head),
                 "time": ("time", higher_up, last_head),
                 "instruction": ("instruction", half_way, 0),

@@ -99,18 +99,19 @@ class TruthHeads(nn.Module):
 
     `seen`: what is in a frame, from the mean of its visual tokens (`means_of_frames`), so that each says where it
     stands and one look at all of them is enough. `read`: the same, from where the state is decided, half-way up the
-    layers. `before` and `changed`, from the same place higher up: what was in the frame before, and what has come to be
-    since (class 0: nothing has). Without the last two a model learns to go on with what it decided last, and not to
+    layers. `before` and `changed`, from there too: what was in the frame before, and what has come to be since (class
+    0: nothing has). Without the last two a model learns to go on with what it decided last, and not to
     compare: of two frames' features no single one says that they differ. Little changes from frame to frame, so in both
     what has changed weighs as much as all else.
-    `acts`, from there too: what goes on, asked for or not, weighed likewise. `asked`, half-way up: what the instruction
+    `acts`, from there too: what goes on, asked for or not, weighed likewise. `asked`, from there: what the instruction
     asks for. Only where the two are the same is there anything to tell, and what is asked for is rare: from states
-    alone a model learns to go by what happens, or to say nothing. It is known before what goes on is, so that there are
-    layers left to compare the two in; of its columns hardly one is not 0, so these weigh as much as the rest.
+    alone a model learns to go by what happens, or to say nothing. Of its columns hardly one is not 0, so these weigh as
+    much as the rest. All of it is known half-way up, so that there are layers left: for a state to compare the two in,
+    for a reply's tokens to fetch what its decision knows, and to word it.
     `answers`, higher up: what the frame answers to a question. Told is an answer only where it changes, and then it can
     be had from what has happened; from that alone a model does not learn to look, and guesses when it is asked first.
     `understood`: the same as `asked`, lower down where the instruction ends, so that there is one token to look at.
-    `times`: letters of times that stand in the history, from the same height, see `PastTimes`: replies that name a time
+    `times`: letters of times that stand in the history, higher up too, see `PastTimes`: replies that name a time
     are too rare to learn from them alone how one is looked up.
     `turn`: the state, from where it is read off, weighed likewise where it is another than in the round before. Of a
     hundred rounds of `event` one is the first in which something is under way; in the loss of the states it is hardly
@@ -146,13 +147,13 @@ class TruthHeads(nn.Module):
         decided = _normed(heights.higher_up[truth["decisions"]])
         understood = _normed(heights.lower_down[truth["ends"]])
         losses = {
-            "acts": _unless_zero(self.acts, decided, truth["acts"]),
+            "acts": _unless_zero(self.acts, read, truth["acts"]),
             "asked": _unless_zero(self.asked, read, truth["asked"]),
             "answers": self.answers(decided, truth["answers"][:, None]),
             "understood": _unless_zero(self.understood, understood, truth["asked_at_once"]),
         }
         if asks_what_is_seen:
-            losses |= self._what_is_seen(visual, read, decided, truth["seen"], truth["is_first"])
+            losses |= self._what_is_seen(visual, read, truth["seen"], truth["is_first"])
         others, past_times = truth["others"], truth["past_times"]
         if others is not None:
             alone = _normed(heights.half_way[others["decisions"]])
@@ -182,11 +183,10 @@ class TruthHeads(nn.Module):
         self,
         visual: torch.Tensor,
         read: torch.Tensor,
-        decided: torch.Tensor,
         seen: torch.Tensor,
         is_first: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """read, decided [N, hidden]: half-way and higher up where each frame's state is decided."""
+        """read [N, hidden]: half-way up where each frame's state is decided."""
         if len(visual) != len(seen) * self.shape.tokens_per_frame:
             raise ValueError(
                 f"the truth heads need {self.shape.tokens_per_frame} tokens a frame; use one frame size"
@@ -195,7 +195,7 @@ class TruthHeads(nn.Module):
         losses = {"seen": self.seen(means, seen), "read": self.read(read, seen)}
         later = (~is_first).nonzero().flatten()
         if len(later):
-            features, now, before = decided[later], seen[later], seen[later - 1]
+            features, now, before = read[later], seen[later], seen[later - 1]
             has_changed = now != before
             losses["before"] = self.before.balanced(features, before, has_changed)
             losses["changed"] = self.changed.balanced(features, (now + 1) * has_changed, has_changed)

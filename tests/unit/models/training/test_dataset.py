@@ -190,7 +190,7 @@ def test_a_batch_is_its_examples_one_behind_the_other(
     assert to.tolist() == is_image.nonzero().flatten().tolist()
     own = torch.searchsorted(truth["decisions"], to)
     assert from_.tolist() == truth["decisions"][own].tolist() and set(own.tolist()) == set(range(6))
-    assert truth["past_times"] is None and set(truth["looks"]) == {"instruction", "frame"}
+    assert truth["past_times"] is None and set(truth["looks"]) == {"instruction", "before", "reply", "frame"}
 
 
 def test_where_to_look_for_times_is_placed_with_its_example(
@@ -207,7 +207,7 @@ def test_where_to_look_for_times_is_placed_with_its_example(
     length = len(first.token_ids)
     assert truth["past_times"]["places"].tolist() == [*mine.places, *(length + other.places)]
     assert truth["past_times"]["letters"].tolist() == [*mine.letters, *other.letters]
-    assert set(truth["looks"]) == {"instruction", "frame", "time", "state", "change"}
+    assert set(truth["looks"]) == {"instruction", "before", "reply", "frame", "time", "state", "change"}
     for name, looks in truth["looks"].items():
         expected = np.concatenate((first.looks[name], length + second.looks[name]), axis=1)
         assert looks.shape[1] and looks.tolist() == expected.tolist()
