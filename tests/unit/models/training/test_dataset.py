@@ -182,6 +182,16 @@ def test_a_batch_is_its_examples_one_behind_the_other(
         truth["decisions"].tolist(),
         2 * ends[:1] + 4 * ends[1:],
     ]
+    # Where the state before was decided in the same dialogue, and from a reply's tokens where its own was.
+    assert truth["looks"]["before"].tolist() == [
+        [*first.decisions[1:], *(length + second.decisions[1:])],
+        [*first.decisions[:-1], *(length + second.decisions[:-1])],
+    ]
+    token_ids = torch.from_numpy(np.concatenate((first.token_ids, second.token_ids)))
+    says, decided = truth["looks"]["reply"]
+    assert set(token_ids[decided + 1].tolist()) == {dialogue.state_token_ids[State.RESPONSE]}
+    labels = torch.from_numpy(np.concatenate((first.labels, second.labels)))
+    assert (labels[says + 1] != IGNORED).all() and len(says.unique()) == len(says) > len(decided.unique())
     # And all of its own frame.
     is_image = torch.from_numpy(
         np.concatenate((first.token_ids, second.token_ids)) == dialogue.image_token_id
