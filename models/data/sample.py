@@ -10,7 +10,7 @@ from models.vlm.state import State
 # Between the parts of a reply that tells several things at once.
 SEPARATOR = "; "
 NO_ANSWER = -100
-"""Of a frame under an instruction that is no question: the class that a cross entropy leaves out."""
+"""Of a frame under what is no question, or has no class for its answer: what a cross entropy leaves out."""
 
 
 @dataclass(frozen=True)

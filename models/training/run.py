@@ -121,9 +121,10 @@ class ScratchRun:
         vlm, pixels = self._load(self._dir / "init")
         dialogue = self._dialogue(self._dir / "init")
         make_sample = self._simulator.make_sample
-        grid = pixels.budget.grid(*make_sample(0, "train", 1).frames.shape[1:3])
+        first = make_sample(0, "train", 1)
+        grid = pixels.budget.grid(*first.frames.shape[1:3])
         torch.manual_seed(recipe.seed)
-        model = WarmUpModel(vlm, self._truth_shape(), dialogue, grid, plan.frames_per_clip)
+        model = WarmUpModel(vlm, first.truth.sizes.seen, dialogue, grid, plan.frames_per_clip)
         rates = {
             vlm.model.visual: plan.matrix_learning_rate,
             vlm.model.language_model: plan.reading_learning_rate,

@@ -143,9 +143,9 @@ class TruthHeads(nn.Module):
         asks_what_is_seen: bool,
     ) -> dict[str, torch.Tensor]:
         """Losses by head: visual [N * tokens, hidden]. `asks_what_is_seen`: also HEADS_OF_WHAT_IS_SEEN."""
-        read = _normed(heights.half_way[truth["decisions"]])
-        decided = _normed(heights.higher_up[truth["decisions"]])
-        understood = _normed(heights.lower_down[truth["ends"]])
+        read = normed(heights.half_way[truth["decisions"]])
+        decided = normed(heights.higher_up[truth["decisions"]])
+        understood = normed(heights.lower_down[truth["ends"]])
         losses = {
             "acts": _unless_zero(self.acts, read, truth["acts"]),
             "asked": _unless_zero(self.asked, read, truth["asked"]),
@@ -156,17 +156,17 @@ class TruthHeads(nn.Module):
             losses |= self._what_is_seen(visual, read, truth["seen"], truth["is_first"])
         others, past_times = truth["others"], truth["past_times"]
         if others is not None:
-            alone = _normed(heights.half_way[others["decisions"]])
+            alone = normed(heights.half_way[others["decisions"]])
             losses["alone"] = _unless_zero(self.asked, alone, others["asked"])
         if past_times is not None:
             letters = past_times["letters"][:, None]
-            losses["times"] = self.times(_normed(heights.higher_up[past_times["places"]]), letters)
+            losses["times"] = self.times(normed(heights.higher_up[past_times["places"]]), letters)
         return losses
 
     def at_turns(self, last: torch.Tensor, states: torch.Tensor, is_turn: torch.Tensor) -> torch.Tensor:
         """Loss of the states, int64 [n], read off last [n, hidden]; is_turn, bool [n]: those that weigh as much as all
         others."""
-        return self.turn.balanced(_normed(last), states[:, None], is_turn[:, None])
+        return self.turn.balanced(normed(last), states[:, None], is_turn[:, None])
 
     def of_others(
         self, decided: torch.Tensor, last: torch.Tensor, others: OtherDialogueBatch
@@ -176,7 +176,7 @@ class TruthHeads(nn.Module):
         states = others["states"]
         return {
             "others": self.at_turns(last, states, states != State.SILENCE),
-            "other_answers": self.answers(_normed(decided), others["answers"][:, None]),
+            "other_answers": self.answers(normed(decided), others["answers"][:, None]),
         }
 
     def _what_is_seen(
@@ -209,7 +209,7 @@ def half_way_layer(num_layers: int) -> int:
 
 def means_of_frames(visual: torch.Tensor, tokens_per_frame: int) -> torch.Tensor:
     """[N, hidden] of visual tokens [N * tokens, hidden]: what a head of attention has that looks at all alike."""
-    return _normed(visual.reshape(-1, tokens_per_frame, visual.shape[-1]).mean(1))
+    return normed(visual.reshape(-1, tokens_per_frame, visual.shape[-1]).mean(1))
 
 
 def _unless_zero(head: TruthHead, features: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -217,5 +217,6 @@ def _unless_zero(head: TruthHead, features: torch.Tensor, truth: torch.Tensor) -
     return head.balanced(features, truth, truth != 0)
 
 
-def _normed(hidden: torch.Tensor) -> torch.Tensor:
+def normed(hidden: torch.Tensor) -> torch.Tensor:
+    """As heads read it, [..., hidden]: no layer need keep its scale."""
     return F.rms_norm(hidden, hidden.shape[-1:])

@@ -9,6 +9,7 @@ on into the main run, where their weight falls to zero, and are dropped after it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset
@@ -26,9 +26,9 @@ from models.training.dataset import SampleMaker
 from models.training.truth_heads import (
     TRUTH_HEADS_FILE,
     TruthHead,
-    TruthShape,
     half_way_layer,
     means_of_frames,
+    normed,
 )
 from models.vlm import vision_tower
 from models.vlm.dialogue import Dialogue
@@ -107,12 +107,13 @@ class WarmUpModel(nn.Module):
     def __init__(
         self,
         vlm: Qwen2_5_VLForConditionalGeneration,
-        truth: TruthShape,
+        seen: Sequence[int],
         dialogue: Dialogue,
         grid: tuple[int, int],
         num_rounds: int,
     ) -> None:
-        """`num_rounds`: frames of a clip, in a batch one behind the other. `grid`: of a frame's visual tokens."""
+        """`seen`: sizes of the columns of what is seen. `grid`: of a frame's visual tokens. `num_rounds`: frames of a
+        clip, in a batch one behind the other."""
         super().__init__()
         self.vlm = vlm.requires_grad_(False)
         text = vlm.model.language_model
@@ -120,12 +121,12 @@ class WarmUpModel(nn.Module):
         for part in (vlm.model.visual, self._layers):
             part.requires_grad_(True)
         self.config = vlm.config  # where Trainer looks for it
-        self._tokens_per_frame = truth.tokens_per_frame
+        self._tokens_per_frame = math.prod(grid)
         hidden_size = vlm.config.text_config.hidden_size
-        self.side_by_side = TruthHead(truth.tokens_per_frame * hidden_size, truth.sizes.seen)
-        self.seen = TruthHead(hidden_size, truth.sizes.seen)
-        self.read = TruthHead(hidden_size, truth.sizes.seen)
-        token_ids, self._decisions = _silent_rounds(dialogue, truth.tokens_per_frame, num_rounds)
+        self.side_by_side = TruthHead(self._tokens_per_frame * hidden_size, seen)
+        self.seen = TruthHead(hidden_size, seen)
+        self.read = TruthHead(hidden_size, seen)
+        token_ids, self._decisions = _silent_rounds(dialogue, self._tokens_per_frame, num_rounds)
         positions, _ = round_positions(token_ids, dialogue.image_token_id, grid, start=0)
         self._token_ids = torch.tensor(token_ids)
         self._positions = torch.from_numpy(positions)
@@ -166,7 +167,7 @@ class WarmUpModel(nn.Module):
         for layer in self._layers:
             hidden = layer(hidden, attention_mask=is_past[None, None], position_embeddings=rotation)
         decided = hidden[:, self._decisions].flatten(0, 1)
-        return F.rms_norm(decided, decided.shape[-1:])
+        return normed(decided)
 
     def save(self, directory: str | Path, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Write a standard checkpoint, and the heads where `TrainingModel` looks for those it goes on with."""

@@ -193,9 +193,7 @@ def test_a_batch_is_its_examples_one_behind_the_other(
     labels = torch.from_numpy(np.concatenate((first.labels, second.labels)))
     assert (labels[says + 1] != IGNORED).all() and len(says.unique()) == len(says) > len(decided.unique())
     # And all of its own frame.
-    is_image = torch.from_numpy(
-        np.concatenate((first.token_ids, second.token_ids)) == dialogue.image_token_id
-    )
+    is_image = token_ids == dialogue.image_token_id
     from_, to = truth["looks"]["frame"]
     assert to.tolist() == is_image.nonzero().flatten().tolist()
     own = torch.searchsorted(truth["decisions"], to)

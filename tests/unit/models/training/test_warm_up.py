@@ -7,7 +7,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from models.training.dataset import SampleMaker
 from models.training.recipes import ScratchRecipe
-from models.training.truth_heads import TRUTH_HEADS_FILE, TruthShape, half_way_layer
+from models.training.truth_heads import TRUTH_HEADS_FILE, half_way_layer
 from models.training.warm_up import SeenFramesCollator, SeenFramesDataset, WarmUpModel
 from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat
@@ -23,12 +23,12 @@ def test_frames_are_read_where_hugging_faces_model_would_decide(
     batch = SeenFramesCollator(pixels)([frames[0], frames[1]])
     height, width = frames[0].frames.shape[1:3]
     grid, num_tokens = pixels.budget.grid(height, width), pixels.budget.num_tokens(height, width)
-    truth = TruthShape(make_sample(0, "train", 1).truth.sizes, num_tokens)
+    seen = make_sample(0, "train", 1).truth.sizes.seen
 
     def load() -> Qwen2_5_VLForConditionalGeneration:
         return Qwen2_5_VLForConditionalGeneration.from_pretrained(model_dir, dtype=torch.float32)
 
-    model = WarmUpModel(load(), truth, dialogue, grid, plan.frames_per_clip)
+    model = WarmUpModel(load(), seen, dialogue, grid, plan.frames_per_clip)
     model(**batch)["loss"].backward()
 
     token_ids: list[int] = []
