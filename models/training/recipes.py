@@ -92,7 +92,7 @@ def tiny() -> ScratchRecipe:
         ),
         budget=FrameBudget(min_pixels=28 * 28, max_pixels=140 * 112),
         vocab_size=1024,
-        max_steps=1200,
+        max_steps=1500,
         clips=ClipPlan(asks_past_times=True, drills=True, num_others=4),
         later_passes=(
             # Sessions as they are served, whose windows slide, and in which something was missed. What is right is
