@@ -24,24 +24,28 @@ class Round:
 
 
 class TruthSizes(NamedTuple):
-    """Number of classes of each column of a `Truth`, and of its answers."""
+    """Number of classes of each column of a `Truth`, and of its answers; number of its coordinates."""
 
     seen: tuple[int, ...] = ()
     acts: tuple[int, ...] = ()
     asked: tuple[int, ...] = ()
     answers: int = 1
+    coordinates: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What a simulator knows of T frames besides the replies, as classes that a reading head can be trained on.
+    """What a simulator knows of T frames besides the replies, as classes and numbers that a reading head can be trained
+    on.
 
-    seen: int64 [T, K], what is to be seen in each frame. acts: int64 [T, A], what is under way in it or just over,
+    seen: int64 [T, K], what is to be seen in each frame. coordinates: float32 [T, C], where in it those are that move;
+    NaN for who is not there. acts: int64 [T, A], what is under way in it or just over,
     asked for or not; class 0 is nothing. asked: int64 [Q], what the instruction asks for. answers: int64 [T], what each
     frame answers to the instruction, told or not; NO_ANSWER where it is no question.
     """
 
     seen: np.ndarray
+    coordinates: np.ndarray
     acts: np.ndarray
     asked: np.ndarray
     answers: np.ndarray
@@ -51,12 +55,20 @@ class Truth:
     def none(cls, num_frames: int) -> "Truth":
         """Of frames of which nothing is known."""
         empty = np.zeros((num_frames, 0), dtype=np.int64)
+        nowhere = np.zeros((num_frames, 0), dtype=np.float32)
         no_answers = np.full(num_frames, NO_ANSWER, dtype=np.int64)
-        return cls(empty, empty, empty[0] if num_frames else empty.ravel(), no_answers, TruthSizes())
+        asked = empty[0] if num_frames else empty.ravel()
+        return cls(empty, nowhere, empty, asked, no_answers, TruthSizes())
 
     def since(self, first: int) -> "Truth":
         """Without the frames before `first`."""
-        return replace(self, seen=self.seen[first:], acts=self.acts[first:], answers=self.answers[first:])
+        return replace(
+            self,
+            seen=self.seen[first:],
+            coordinates=self.coordinates[first:],
+            acts=self.acts[first:],
+            answers=self.answers[first:],
+        )
 
 
 @dataclass(frozen=True, eq=False)

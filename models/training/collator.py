@@ -86,6 +86,7 @@ def _truth_batch(
         decisions=torch.from_numpy(decisions),
         is_first=torch.from_numpy(first),
         seen=torch.from_numpy(np.concatenate([truth.seen for truth in truths])),
+        coordinates=torch.from_numpy(np.concatenate([truth.coordinates for truth in truths])),
         acts=torch.from_numpy(np.concatenate([truth.acts for truth in truths])),
         asked=torch.from_numpy(asked.repeat(num_frames, axis=0)),
         answers=torch.from_numpy(np.concatenate([truth.answers for truth in truths])),

@@ -1,4 +1,4 @@
-"""Histories in which something was missed: what a model meets that hears nobody but itself."""
+"""Histories in which something was missed, or thought to be under way: what a model meets that hears nobody but itself."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from models.vlm.state import State
 
 _LATE_TASKS = ("qa",)
 _MAX_LATE_ROUNDS = 4
+_WAITING_TASKS = ("action", "event", "grounding")
+# Of the silent rounds of a history that is all mistakes, so many begin a false alarm, which lasts at most so long.
+_FALSE_ALARM_SHARE = 0.04
+_MAX_FALSE_ROUNDS = 8
 
 
 def with_mistakes(sample: Sample, share: float, rng: np.random.Generator) -> tuple[Sample, tuple[Round, ...]]:
     """The sample with the rounds that are right, and the rounds that were given, which differ in `share` of the cases.
 
-    Given is Silence for a Response, or for the first rounds of a run of Standby, up to all of them. What is right
-    stays as it is: to go on seeing what is under way, whatever was said of it before. An answer is owed until it is
-    given, so where it was missed it is right in the next rounds too.
+    Given is Silence for a Response, or for the first rounds of a run of Standby, up to all of them; or Standby for some
+    rounds of Silence. What is right stays as it is: to go on seeing what is under way, whatever was said of it before,
+    and to be silent again where nothing is. An answer is owed until it is given, so where it was missed it is right in
+    the next rounds too.
     """
     right, given = list(sample.rounds), list(sample.rounds)
     index = sample.first_live
@@ -34,6 +39,14 @@ def with_mistakes(sample: Sample, share: float, rng: np.random.Generator) -> tup
             given[index] = replace(round_, state=State.SILENCE, text="")
             if sample.task in _LATE_TASKS:
                 end = _answer_late(right, given, index, int(rng.integers(1, _MAX_LATE_ROUNDS + 1)))
+        elif round_.state is State.SILENCE and sample.task in _WAITING_TASKS:
+            if rng.random() < share * _FALSE_ALARM_SHARE:
+                last = index + int(rng.integers(1, _MAX_FALSE_ROUNDS + 1))
+                # A silent round stands between a false alarm and what comes, whose beginning is told by its Standby.
+                while end < min(last, len(right) - 1) and right[end + 1].state is State.SILENCE:
+                    end += 1
+                if right[end : end + 1] and right[end].state is State.SILENCE:
+                    given[index:end] = [replace(one, state=State.STANDBY) for one in right[index:end]]
         index = end
     return replace(sample, rounds=tuple(right)), tuple(given)
 

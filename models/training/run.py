@@ -124,7 +124,7 @@ class ScratchRun:
         first = make_sample(0, "train", 1)
         grid = pixels.budget.grid(*first.frames.shape[1:3])
         torch.manual_seed(recipe.seed)
-        model = WarmUpModel(vlm, first.truth.sizes.seen, dialogue, grid, plan.frames_per_clip)
+        model = WarmUpModel(vlm, first.truth.sizes, dialogue, grid, plan.frames_per_clip)
         rates = {
             vlm.model.visual: plan.matrix_learning_rate,
             vlm.model.language_model: plan.reading_learning_rate,
@@ -136,9 +136,13 @@ class ScratchRun:
         def evaluation() -> dict[str, float]:
             batch = collator([validation[index] for index in range(len(validation))])
             device = next(model.parameters()).device
-            right = model.accuracy(**{name: tensor.to(device) for name, tensor in batch.items()})
+            right, off_by = model.accuracy(**{name: tensor.to(device) for name, tensor in batch.items()})
             num_placed = self._simulator.num_placed
-            return {"placed": float(right[:num_placed].mean()), "others": float(right[num_placed:].mean())}
+            return {
+                "placed": float(right[:num_placed].mean()),
+                "others": float(right[num_placed:].mean()),
+                "coordinates_off_by": off_by,
+            }
 
         trainer = StreamoTrainer(
             model=model,

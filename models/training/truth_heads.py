@@ -17,7 +17,15 @@ from models.training.past_times import NUM_CLASSES, PastTimesBatch
 from models.vlm.state import State
 
 TRUTH_HEADS_FILE = "truth_heads.safetensors"
-HEADS_OF_WHAT_IS_SEEN = ("seen", "read", "before", "changed")
+HEADS_OF_WHAT_IS_SEEN = (
+    "seen",
+    "read",
+    "before",
+    "changed",
+    "seen_coordinates",
+    "read_coordinates",
+    "coordinates_before",
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ class TruthBatch(TypedDict):
     behind them the other ones. Places are those in the sequence.
 
     decisions: int64 [N], where the state of a frame is decided. is_first: bool [N], the frame has none before it. seen,
-    acts, asked: int64 [N, columns]. answers: int64 [N], NO_ANSWER where nothing is asked. ends: int64 [D],
+    acts, asked: int64 [N, columns]. coordinates: float32 [N, columns], NaN for who is not there. answers: int64 [N], NO_ANSWER where nothing is asked. ends: int64 [D],
     where instructions end. asked_at_once: int64 [D, columns]. others, past_times: None where a plan has none. looks:
     int64 [2, n] each, from where, to where.
     """
@@ -41,6 +49,7 @@ class TruthBatch(TypedDict):
     decisions: torch.Tensor
     is_first: torch.Tensor
     seen: torch.Tensor
+    coordinates: torch.Tensor
     acts: torch.Tensor
     asked: torch.Tensor
     answers: torch.Tensor
@@ -94,6 +103,28 @@ class TruthHead(nn.Module):
         return torch.stack(losses, dim=1)
 
 
+class CoordinateHead(nn.Module):
+    """Coordinates, read off features by one linear map."""
+
+    def __init__(self, width: int, num_coordinates: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, num_coordinates)
+
+    def forward(self, features: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:
+        """Mean square of the errors of features [N, width] against coordinates [N, columns], where what is NaN counts as
+        no error."""
+        return self._errors(features, coordinates).square().sum() / max(1, coordinates.numel())
+
+    @torch.no_grad()
+    def off_by(self, features: torch.Tensor, coordinates: torch.Tensor) -> float:
+        """Root of the mean square of the errors, but for what is NaN."""
+        return float(self._errors(features, coordinates).square().mean().sqrt())
+
+    def _errors(self, features: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:
+        is_there = ~coordinates.isnan()
+        return self.linear(features)[is_there] - coordinates[is_there]
+
+
 class TruthHeads(nn.Module):
     """Heads on a model's way from pictures to decisions.
 
@@ -103,6 +134,8 @@ class TruthHeads(nn.Module):
     0: nothing has). Without the last two a model learns to go on with what it decided last, and not to
     compare: of two frames' features no single one says that they differ. Little changes from frame to frame, so in both
     what has changed weighs as much as all else.
+    `seen_coordinates`, `read_coordinates` and `coordinates_before`: where those are, and were, that move. Of cells alone
+    a model makes classes; of two classes none says which way somebody goes, while of two numbers the difference does.
     `acts`, from there too: what goes on, asked for or not, weighed likewise. `asked`, from there: what the instruction
     asks for. Only where the two are the same is there anything to tell, and what is asked for is rare: from states
     alone a model learns to go by what happens, or to say nothing. Of its columns hardly one is not 0, so these weigh as
@@ -122,11 +155,14 @@ class TruthHeads(nn.Module):
     def __init__(self, shape: TruthShape, hidden_size: int) -> None:
         super().__init__()
         self.shape = shape
-        seen, acts, asked, num_answers = shape.sizes
+        seen, acts, asked, num_answers, num_coordinates = shape.sizes
         self.seen = TruthHead(hidden_size, seen)
         self.read = TruthHead(hidden_size, seen)
         self.before = TruthHead(hidden_size, seen)
         self.changed = TruthHead(hidden_size, [1 + size for size in seen])
+        self.seen_coordinates = CoordinateHead(hidden_size, num_coordinates)
+        self.read_coordinates = CoordinateHead(hidden_size, num_coordinates)
+        self.coordinates_before = CoordinateHead(hidden_size, num_coordinates)
         self.acts = TruthHead(hidden_size, acts)
         self.understood = TruthHead(hidden_size, asked)
         self.asked = TruthHead(hidden_size, asked)
@@ -153,7 +189,7 @@ class TruthHeads(nn.Module):
             "understood": _unless_zero(self.understood, understood, truth["asked_at_once"]),
         }
         if asks_what_is_seen:
-            losses |= self._what_is_seen(visual, read, truth["seen"], truth["is_first"])
+            losses |= self._what_is_seen(visual, read, truth)
         others, past_times = truth["others"], truth["past_times"]
         if others is not None:
             alone = normed(heights.half_way[others["decisions"]])
@@ -183,20 +219,26 @@ class TruthHeads(nn.Module):
         self,
         visual: torch.Tensor,
         read: torch.Tensor,
-        seen: torch.Tensor,
-        is_first: torch.Tensor,
+        truth: TruthBatch,
     ) -> dict[str, torch.Tensor]:
         """read [N, hidden]: half-way up where each frame's state is decided."""
+        seen, coordinates = truth["seen"], truth["coordinates"]
         if len(visual) != len(seen) * self.shape.tokens_per_frame:
             raise ValueError(
                 f"the truth heads need {self.shape.tokens_per_frame} tokens a frame; use one frame size"
             )
         means = means_of_frames(visual, self.shape.tokens_per_frame)
-        losses = {"seen": self.seen(means, seen), "read": self.read(read, seen)}
-        later = (~is_first).nonzero().flatten()
+        losses = {
+            "seen": self.seen(means, seen),
+            "read": self.read(read, seen),
+            "seen_coordinates": self.seen_coordinates(means, coordinates),
+            "read_coordinates": self.read_coordinates(read, coordinates),
+        }
+        later = (~truth["is_first"]).nonzero().flatten()
         if len(later):
             features, now, before = read[later], seen[later], seen[later - 1]
             has_changed = now != before
+            losses["coordinates_before"] = self.coordinates_before(features, coordinates[later - 1])
             losses["before"] = self.before.balanced(features, before, has_changed)
             losses["changed"] = self.changed.balanced(features, (now + 1) * has_changed, has_changed)
         return losses

@@ -3,8 +3,8 @@
 Decisions teach a tower that knows nothing very slowly. A head that reads the truth off the visual tokens teaches it
 in minutes. One reads it off all of them side by side, which is soon learnt. Another has their mean alone, as whoever
 looks at all of them does, so that each token has to say where in the frame it stands. A third reads it where the state
-of a round is decided, half-way up the language model, whose first layers so learn to look at a frame. The last two go
-on into the main run, where their weight falls to zero, and are dropped after it.
+of a round is decided, half-way up the language model, whose first layers so learn to look at a frame. The last two are
+asked for coordinates too, and go on into the main run, where their weight falls to zero, and are dropped after it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from models.data.sample import TruthSizes
 from models.training.dataset import SampleMaker
 from models.training.truth_heads import (
     TRUTH_HEADS_FILE,
+    CoordinateHead,
     TruthHead,
     half_way_layer,
     means_of_frames,
@@ -37,6 +39,7 @@ from models.vlm.positions import round_positions
 from models.vlm.state import State
 
 _FIRST_SEED = 1_000_000_000
+_HEADS = ("side_by_side", "seen", "read", "seen_coordinates", "read_coordinates")
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,11 @@ class WarmUp:
 
 @dataclass(frozen=True)
 class SeenFrames:
-    """Frames uint8 [n, H, W, 3] and what is to be seen in each, int64 [n, columns]."""
+    """Frames uint8 [n, H, W, 3], what is to be seen in each, int64 [n, columns], and where, float32 [n, coordinates]."""
 
     frames: np.ndarray
-    truth: np.ndarray
+    seen: np.ndarray
+    coordinates: np.ndarray
 
 
 class SeenFramesDataset(Dataset[SeenFrames]):
@@ -84,7 +88,8 @@ class SeenFramesDataset(Dataset[SeenFrames]):
         plan = self._plan
         sample = self._make_sample(_FIRST_SEED + index, self._split, plan.clip_rounds)
         chosen = np.arange(plan.frames_per_clip) * plan.clip_rounds // plan.frames_per_clip
-        return SeenFrames(sample.frames[chosen], sample.truth.seen[chosen])
+        truth = sample.truth
+        return SeenFrames(sample.frames[chosen], truth.seen[chosen], truth.coordinates[chosen])
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,8 @@ class SeenFramesCollator:
         return {
             "patches": torch.from_numpy(patches),
             "patch_grids": torch.tensor(grids),
-            "truth": torch.from_numpy(np.concatenate([item.truth for item in items])),
+            "seen": torch.from_numpy(np.concatenate([item.seen for item in items])),
+            "coordinates": torch.from_numpy(np.concatenate([item.coordinates for item in items])),
         }
 
 
@@ -107,13 +113,13 @@ class WarmUpModel(nn.Module):
     def __init__(
         self,
         vlm: Qwen2_5_VLForConditionalGeneration,
-        seen: Sequence[int],
+        sizes: TruthSizes,
         dialogue: Dialogue,
         grid: tuple[int, int],
         num_rounds: int,
     ) -> None:
-        """`seen`: sizes of the columns of what is seen. `grid`: of a frame's visual tokens. `num_rounds`: frames of a
-        clip, in a batch one behind the other."""
+        """`sizes`: of what is seen. `grid`: of a frame's visual tokens. `num_rounds`: frames of a clip, in a batch one
+        behind the other."""
         super().__init__()
         self.vlm = vlm.requires_grad_(False)
         text = vlm.model.language_model
@@ -123,9 +129,11 @@ class WarmUpModel(nn.Module):
         self.config = vlm.config  # where Trainer looks for it
         self._tokens_per_frame = math.prod(grid)
         hidden_size = vlm.config.text_config.hidden_size
-        self.side_by_side = TruthHead(self._tokens_per_frame * hidden_size, seen)
-        self.seen = TruthHead(hidden_size, seen)
-        self.read = TruthHead(hidden_size, seen)
+        self.side_by_side = TruthHead(self._tokens_per_frame * hidden_size, sizes.seen)
+        self.seen = TruthHead(hidden_size, sizes.seen)
+        self.read = TruthHead(hidden_size, sizes.seen)
+        self.seen_coordinates = CoordinateHead(hidden_size, sizes.coordinates)
+        self.read_coordinates = CoordinateHead(hidden_size, sizes.coordinates)
         token_ids, self._decisions = _silent_rounds(dialogue, self._tokens_per_frame, num_rounds)
         positions, _ = round_positions(token_ids, dialogue.image_token_id, grid, start=0)
         self._token_ids = torch.tensor(token_ids)
@@ -134,21 +142,36 @@ class WarmUpModel(nn.Module):
         self.last_parts: dict[str, torch.Tensor] = {}
 
     def forward(
-        self, patches: torch.Tensor, patch_grids: torch.Tensor, truth: torch.Tensor
+        self,
+        patches: torch.Tensor,
+        patch_grids: torch.Tensor,
+        seen: torch.Tensor,
+        coordinates: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         visual = self._visual_tokens(patches, patch_grids)
+        means, decided = means_of_frames(visual, self._tokens_per_frame), self._decided(visual)
         losses = {
-            "side_by_side": self.side_by_side(visual.reshape(len(truth), -1), truth),
-            "seen": self.seen(means_of_frames(visual, self._tokens_per_frame), truth),
-            "read": self.read(self._decided(visual), truth),
+            "side_by_side": self.side_by_side(visual.reshape(len(seen), -1), seen),
+            "seen": self.seen(means, seen),
+            "read": self.read(decided, seen),
+            "seen_coordinates": self.seen_coordinates(means, coordinates),
+            "read_coordinates": self.read_coordinates(decided, coordinates),
         }
         self.last_parts = {name: loss.detach() for name, loss in losses.items()}
         return {"loss": torch.stack([*losses.values()]).sum()}
 
     @torch.no_grad()
-    def accuracy(self, patches: torch.Tensor, patch_grids: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        """Share of right classes of each column of the truth, read where states are decided."""
-        return self.read.accuracy(self._decided(self._visual_tokens(patches, patch_grids)), truth)
+    def accuracy(
+        self,
+        patches: torch.Tensor,
+        patch_grids: torch.Tensor,
+        seen: torch.Tensor,
+        coordinates: torch.Tensor,
+    ) -> tuple[torch.Tensor, float]:
+        """Read where states are decided: share of right classes of each column of what is seen, and how far off
+        coordinates are (`off_by`)."""
+        decided = self._decided(self._visual_tokens(patches, patch_grids))
+        return self.read.accuracy(decided, seen), self.read_coordinates.off_by(decided, coordinates)
 
     def _visual_tokens(self, patches: torch.Tensor, patch_grids: torch.Tensor) -> torch.Tensor:
         grids = tuple((int(rows), int(cols)) for rows, cols in patch_grids.tolist())
@@ -181,7 +204,7 @@ class WarmUpModel(nn.Module):
         self._heads().load_state_dict(load_file(Path(directory) / TRUTH_HEADS_FILE))
 
     def _heads(self) -> nn.ModuleDict:
-        return nn.ModuleDict({name: getattr(self, name) for name in ("side_by_side", "seen", "read")})
+        return nn.ModuleDict({name: getattr(self, name) for name in _HEADS})
 
 
 def _silent_rounds(dialogue: Dialogue, tokens_per_frame: int, num_rounds: int) -> tuple[list[int], list[int]]:

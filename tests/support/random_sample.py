@@ -6,7 +6,7 @@ from models.data.sample import NO_ANSWER, Round, Sample, Truth, TruthSizes
 from models.vlm.pixels import PixelFormat
 from models.vlm.state import State
 
-SIZES = TruthSizes((3, 3, 3, 3), (3, 3), (2,), 2)
+SIZES = TruthSizes((3, 3, 3, 3), (3, 3), (2,), 2, 2)
 
 
 def random_sample(pixels: PixelFormat, num_rounds: int, seed: int) -> Sample:
@@ -23,6 +23,7 @@ def random_sample(pixels: PixelFormat, num_rounds: int, seed: int) -> Sample:
         ),
         truth=Truth(
             rng.integers(0, 3, (num_rounds, 4)),
+            rng.choice((np.nan, -1.0, 0.5), (num_rounds, 2)).astype(np.float32),
             rng.integers(0, 3, (num_rounds, 2)),
             np.array([1]),
             rng.choice((NO_ANSWER, 0, 1), num_rounds),

@@ -34,7 +34,12 @@ def make_square_sample(
         frames=np.broadcast_to(frames, (num_frames, 28, 56, 3)).copy(),
         rounds=tuple(rounds),
         truth=Truth(
-            bright.astype(np.int64)[:, None], acts, np.array([1]), no_answers, TruthSizes((2,), (3,), (2,))
+            bright.astype(np.int64)[:, None],
+            np.where(bright, 1.0, np.nan).astype(np.float32)[:, None],
+            acts,
+            np.array([1]),
+            no_answers,
+            TruthSizes((2,), (3,), (2,), coordinates=1),
         ),
         source="test",
         others=(other,) * num_others,

@@ -11,7 +11,7 @@ from models.data.place.layout import PLACE_HEIGHT, PLACE_WIDTH
 from models.data.place.picture import draw
 from models.data.place.query import Query
 from models.data.place.split import split_rng
-from models.data.place.truth import TRUTH_SIZES, acts_of, answers_of, asked_of, seen_of
+from models.data.place.truth import TRUTH_SIZES, acts_of, answers_of, asked_of, coordinates_of, seen_of
 from models.data.place.view import View
 from models.data.sample import OtherInstruction, Sample, Truth
 from models.vlm.frame_sampler import SamplerConfig
@@ -58,6 +58,7 @@ def clip_sample(
         rounds=clip.rounds,
         truth=Truth(
             seen=np.array([seen_of(view, layout) for view in clip.views], dtype=np.int64),
+            coordinates=np.array([coordinates_of(view) for view in clip.views], dtype=np.float32),
             acts=acts_of(clip.script.told_acts, clip.views, clip.times_ms),
             asked=np.array(asked_of(clip.query), dtype=np.int64),
             answers=answers_of(clip.query, clip.views),

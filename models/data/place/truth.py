@@ -1,5 +1,7 @@
-"""What is to be seen, what goes on and what is asked, as classes that a reading head can be trained on."""
+"""What is to be seen and where, what goes on and what is asked, as classes and numbers that a reading head can be
+trained on."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +20,7 @@ from models.data.place.act import (
     Act,
 )
 from models.data.place.label import answer, sightings, switched
-from models.data.place.layout import PERSON_WIDTH, PLACE_HEIGHT, PLACE_WIDTH, Layout
+from models.data.place.layout import PAVEMENT_Y, PERSON_WIDTH, PLACE_HEIGHT, PLACE_WIDTH, Layout
 from models.data.place.query import ABSENT_THINGS, QUESTIONS, STATES, TASKS, Query
 from models.data.place.view import Car, Person, View
 from models.data.place.wording import colour_text, count_text
@@ -48,6 +50,10 @@ SEEN_COLUMNS: dict[str, int] = {
     **{f"light_{place}": 2 for place in LIGHTS},
     "door_open": 2,
 }
+# Middle or feet, in cells from the middle of the picture. Who walks on the pavement, who walks elsewhere, the car on the
+# road, the car in the yard: of each there is one at most. Where they go is a difference of two frames' coordinates, and
+# cells are too coarse for it.
+COORDINATES = ("pavement_x", "walker_x", "walker_y", "road_x", "yard_x")
 _LASTING_KINDS = (*CAR_KINDS, *PERSON_KINDS)
 # Classes of an act that lasts, 0 where it is not to be seen: what has just begun is told by some, what is just over by
 # others.
@@ -83,6 +89,7 @@ TRUTH_SIZES = TruthSizes(
     acts=tuple(ACT_COLUMNS.values()),
     asked=tuple(ASKED_COLUMNS.values()),
     answers=len(ANSWERS),
+    coordinates=len(COORDINATES),
 )
 
 
@@ -133,8 +140,8 @@ def seen_of(view: View, layout: Layout) -> tuple[int, ...]:
         for cell, area in _covered(thing, layout):
             if area >= areas[cell]:
                 cells[cell], areas[cell] = number, area
-    yard = next((car.heading for car in view.cars if car.heading and car.y < PLACE_HEIGHT - 10), 0)
-    road = next((car.heading for car in view.cars if car.heading and car.y >= PLACE_HEIGHT - 10), 0)
+    yard = next((car.heading for car in view.cars if car.heading and not _is_on_road(car)), 0)
+    road = next((car.heading for car in view.cars if car.heading and _is_on_road(car)), 0)
     return (
         *cells,
         min(len(view.people), MAX_PEOPLE),
@@ -147,6 +154,28 @@ def seen_of(view: View, layout: Layout) -> tuple[int, ...]:
         *(int(is_on) for is_on in view.lights),
         int(view.door_open),
     )
+
+
+def coordinates_of(view: View) -> tuple[float, ...]:
+    """One number for each of COORDINATES; NaN without such a person or car."""
+    found = dict.fromkeys(COORDINATES, math.nan)
+    for person in view.people:
+        if not person.spot:
+            is_past = person.y == PAVEMENT_Y
+            found["pavement_x" if is_past else "walker_x"] = _cells_from_middle(person.x, CELL_COLS, _CELL_WIDTH)
+            if not is_past:
+                found["walker_y"] = _cells_from_middle(person.y, CELL_ROWS, _CELL_HEIGHT)
+    for car in view.cars:
+        found["road_x" if _is_on_road(car) else "yard_x"] = _cells_from_middle(car.x, CELL_COLS, _CELL_WIDTH)
+    return tuple(found.values())
+
+
+def _cells_from_middle(at: float, num_cells: int, cell_size: float) -> float:
+    return at / cell_size - num_cells / 2
+
+
+def _is_on_road(car: Car) -> bool:
+    return car.y >= PLACE_HEIGHT - 10
 
 
 def _covered(thing: Person | Car, layout: Layout) -> list[tuple[int, float]]:

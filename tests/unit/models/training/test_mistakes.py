@@ -41,6 +41,7 @@ def test_without_mistakes_nothing_changes() -> None:
 
 def test_a_response_is_missed_and_standby_comes_late_or_never() -> None:
     outcomes = {missed("-sssR-", seed=seed) for seed in range(40)}
+    # A false alarm is followed by a round of Silence before anything else: there is no room for one here.
     assert outcomes == {("-sssR-", given) for given in ("--ss--", "---s--", "------")}
 
 
@@ -55,6 +56,18 @@ def test_an_answer_is_owed_until_it_is_given() -> None:
     assert {one.text for one in (*sample.rounds, *given_rounds) if one.state is State.RESPONSE} == {"text 0"}
 
 
+def test_a_false_alarm_ends_in_silence_before_anything_begins() -> None:
+    outcomes = {missed("-----ssR--", seed=seed)[1] for seed in range(4000)}
+    assert any("s-" in given[:5] for given in outcomes)
+    assert all(given[4] == "-" for given in outcomes)
+    # What is right there stays Silence, and tasks without Standby know no such thing.
+    assert {missed("-" * 12, seed=seed)[0] for seed in range(200)} == {"-" * 12}
+    for task in ("narration", "qa"):
+        assert {missed("-" * 12, task, seed=seed)[1] for seed in range(200)} == {"-" * 12}
+    runs = {len(run) for seed in range(4000) for run in missed("-" * 30, seed=seed)[1].split("-") if run}
+    assert runs >= set(range(1, 9))
+
+
 @given(
     st.text("-sR", min_size=1, max_size=12),
     st.integers(0, 11),
@@ -67,7 +80,7 @@ def test_what_is_right_is_never_less(states: str, first_live: int, seed: int, ta
     right, given_rounds = missed(states, task, seed, first_live)
     for before, label, said in zip(states, right, given_rounds, strict=True):
         assert label == before or (task == "qa" and before == "-" and label == "R")
-        assert said in ("-", label)
+        assert said in ("-", label) or (task != "qa" and before == "-" and said == "s")
     assert right[:first_live] == given_rounds[:first_live] == states[:first_live]
 
 

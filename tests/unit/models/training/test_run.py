@@ -19,7 +19,7 @@ from models.training.dataset import SampleMaker, make_example
 from models.training.recipes import RECIPES, LaterPass, ScratchRecipe
 from models.training.run import Machine, ScratchRun, Simulator
 from models.training.training_model import LossConfig, TrainingModel
-from models.training.truth_heads import TruthShape
+from models.training.truth_heads import HEADS_OF_WHAT_IS_SEEN, TruthShape
 from models.vlm.dialogue import Dialogue
 from models.vlm.model import LanguageModel, VisionEncoder
 from models.vlm.pixels import PixelFormat
@@ -33,7 +33,7 @@ def make_model(model_dir: Path, dialogue: Dialogue, **loss: object) -> TrainingM
         vlm,
         dialogue.state_token_ids,
         LossConfig(**loss),  # type: ignore[arg-type]
-        TruthShape(TruthSizes((2,), (3,), (2,)), tokens_per_frame=2),
+        TruthShape(TruthSizes((2,), (3,), (2,), coordinates=1), tokens_per_frame=2),
         trims_last_layer=True,
     )
 
@@ -58,7 +58,7 @@ def test_one_batch_can_be_learnt_by_heart(
     after = teacher_forced_accuracy(model, [examples], collator)
     assert before["states"] < 0.7
     assert after["states"] == after["words"] == after["texts"] == after["event/response"] == 1.0
-    assert all(model.last_parts[name] < 0.1 for name in ("seen", "read", "before", "changed"))
+    assert all(model.last_parts[name] < 0.1 for name in HEADS_OF_WHAT_IS_SEEN)
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(

@@ -21,14 +21,16 @@ def test_frames_are_read_where_hugging_faces_model_would_decide(
     dialogue = Dialogue.load(model_dir, recipe.streamo.system_prompt, 64)
     frames = SeenFramesDataset(make_sample, "train", 2, plan)
     batch = SeenFramesCollator(pixels)([frames[0], frames[1]])
+    batch["coordinates"] = torch.arange(len(batch["seen"]), dtype=torch.float32)[:, None]
+    batch["coordinates"][-1] = torch.nan
     height, width = frames[0].frames.shape[1:3]
     grid, num_tokens = pixels.budget.grid(height, width), pixels.budget.num_tokens(height, width)
-    seen = make_sample(0, "train", 1).truth.sizes.seen
+    sizes = make_sample(0, "train", 1).truth.sizes
 
     def load() -> Qwen2_5_VLForConditionalGeneration:
         return Qwen2_5_VLForConditionalGeneration.from_pretrained(model_dir, dtype=torch.float32)
 
-    model = WarmUpModel(load(), seen, dialogue, grid, plan.frames_per_clip)
+    model = WarmUpModel(load(), sizes, dialogue, grid, plan.frames_per_clip)
     model(**batch)["loss"].backward()
 
     token_ids: list[int] = []
@@ -49,8 +51,14 @@ def test_frames_are_read_where_hugging_faces_model_would_decide(
             output_hidden_states=True,
         ).hidden_states[half_way_layer(recipe.architecture.num_layers) + 1]
     read = theirs[:, decisions].flatten(0, 1)
-    expected = model.read(F.rms_norm(read, read.shape[-1:]), batch["truth"])
+    read = F.rms_norm(read, read.shape[-1:])
+    expected = model.read(read, batch["seen"])
     torch.testing.assert_close(model.last_parts["read"], expected.detach(), rtol=1e-4, atol=1e-5)
+    # The last frame is known to hold nobody.
+    errors = (model.read_coordinates.linear(read) - batch["coordinates"])[:-1].detach().square()
+    off_by = model.last_parts["read_coordinates"]
+    torch.testing.assert_close(off_by, errors.sum() / (len(errors) + 1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.accuracy(**batch)[1], float(errors.mean().sqrt()), rtol=1e-4, atol=1e-5)
 
     learnt = {name for name, weight in model.vlm.model.named_parameters() if weight.grad is not None}
     layers = {f"language_model.layers.{number}" for number in range(2)}
@@ -59,4 +67,5 @@ def test_frames_are_read_where_hugging_faces_model_would_decide(
 
     model.save(tmp_path)
     heads = load_file(tmp_path / TRUTH_HEADS_FILE)
-    assert {name.split(".")[0] for name in heads} == {"side_by_side", "seen", "read"}
+    asked_later = {"seen", "read", "seen_coordinates", "read_coordinates"}
+    assert {name.split(".")[0] for name in heads} == {"side_by_side", *asked_later}

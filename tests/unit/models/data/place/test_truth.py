@@ -9,6 +9,7 @@ from models.data.place.truth import (
     ACT_COLUMNS,
     ANSWERS,
     ASKED_COLUMNS,
+    COORDINATES,
     JUST_BEGUN,
     JUST_OVER,
     SEEN_COLUMNS,
@@ -16,6 +17,7 @@ from models.data.place.truth import (
     acts_of,
     answers_of,
     asked_of,
+    coordinates_of,
     seen_of,
 )
 from models.data.sample import NO_ANSWER
@@ -44,6 +46,37 @@ def test_truth_says_what_is_where():
     assert seen["cell_3_2"] == 1 + len(COLOURS) + COLOURS.index("blue")
     assert seen["cell_0_0"] == 0
     assert truth(script_of(), 0) == dict.fromkeys(SEEN_COLUMNS, 0)
+
+
+def test_coordinates_say_which_way_somebody_goes():
+    of_act = {
+        ActKind.PERSON_WALKS_PAST: "pavement_x",
+        ActKind.CAR_PASSES: "road_x",
+        ActKind.PERSON_WALKS_AWAY: "walker_y",
+        ActKind.PERSON_STOPS: "walker_y",
+        ActKind.CAR_ARRIVES: "yard_x",
+    }
+    found = set()
+    for seed in range(30):
+        script = random_script(seed, "train", 60, 0.5)
+        for act in script.told_acts:
+            if name := of_act.get(act.kind):
+                early, late = (
+                    dict(zip(COORDINATES, coordinates_of(script.view(moment_ms)), strict=True))[name]
+                    for moment_ms in (act.start_ms + 1, act.end_ms - 1)
+                )
+                # To the right, and down the picture, numbers grow.
+                grows = {
+                    ActKind.PERSON_WALKS_AWAY: True,
+                    ActKind.PERSON_STOPS: False,
+                    ActKind.CAR_ARRIVES: script.layout.inward < 0,
+                }.get(act.kind, act.place == "right")
+                assert (late > early) == grows, act
+                assert max(abs(early), abs(late)) < 3
+                found.add((act.kind, grows))
+    assert len(found) == 8
+    still = coordinates_of(script_of(start=Start(standing=("green", ""))).view(0))
+    assert np.isnan(still).all()
 
 
 def test_every_class_that_can_be_seen_occurs():
