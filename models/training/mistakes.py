@@ -1,4 +1,5 @@
-"""Histories in which something was missed, or thought to be under way: what a model meets that hears nobody but itself."""
+"""Histories in which something was missed, or seen where nothing was: what a model meets that hears nobody but
+itself."""
 
 from __future__ import annotations
 
@@ -39,14 +40,18 @@ def with_mistakes(sample: Sample, share: float, rng: np.random.Generator) -> tup
             given[index] = replace(round_, state=State.SILENCE, text="")
             if sample.task in _LATE_TASKS:
                 end = _answer_late(right, given, index, int(rng.integers(1, _MAX_LATE_ROUNDS + 1)))
-        elif round_.state is State.SILENCE and sample.task in _WAITING_TASKS:
-            if rng.random() < share * _FALSE_ALARM_SHARE:
-                last = index + int(rng.integers(1, _MAX_FALSE_ROUNDS + 1))
-                # A silent round stands between a false alarm and what comes, whose beginning is told by its Standby.
-                while end < min(last, len(right) - 1) and right[end + 1].state is State.SILENCE:
-                    end += 1
-                if right[end : end + 1] and right[end].state is State.SILENCE:
-                    given[index:end] = [replace(one, state=State.STANDBY) for one in right[index:end]]
+        elif (
+            round_.state is State.SILENCE
+            and sample.task in _WAITING_TASKS
+            and rng.random() < share * _FALSE_ALARM_SHARE
+        ):
+            last = min(index + int(rng.integers(1, _MAX_FALSE_ROUNDS + 1)), len(right) - 1)
+            while end <= last and right[end].state is State.SILENCE:
+                end += 1
+            # A silent round stands between a false alarm and what comes, whose beginning is told by its Standby.
+            end -= 1
+            given[index:end] = [replace(one, state=State.STANDBY) for one in right[index:end]]
+            end = max(end, index + 1)
         index = end
     return replace(sample, rounds=tuple(right)), tuple(given)
 

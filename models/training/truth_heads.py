@@ -41,9 +41,9 @@ class TruthBatch(TypedDict):
     behind them the other ones. Places are those in the sequence.
 
     decisions: int64 [N], where the state of a frame is decided. is_first: bool [N], the frame has none before it. seen,
-    acts, asked: int64 [N, columns]. coordinates: float32 [N, columns], NaN for who is not there. answers: int64 [N], NO_ANSWER where nothing is asked. ends: int64 [D],
-    where instructions end. asked_at_once: int64 [D, columns]. others, past_times: None where a plan has none. looks:
-    int64 [2, n] each, from where, to where.
+    acts, asked: int64 [N, columns]. coordinates: float32 [N, columns], NaN for who is not there. answers: int64 [N],
+    NO_ANSWER where nothing is asked. ends: int64 [D], where instructions end. asked_at_once: int64 [D, columns].
+    others, past_times: None where a plan has none. looks: int64 [2, n] each, from where, to where.
     """
 
     decisions: torch.Tensor
@@ -111,8 +111,8 @@ class CoordinateHead(nn.Module):
         self.linear = nn.Linear(width, num_coordinates)
 
     def forward(self, features: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:
-        """Mean square of the errors of features [N, width] against coordinates [N, columns], where what is NaN counts as
-        no error."""
+        """Mean square of the errors of features [N, width] against coordinates [N, columns]; what is NaN counts as no
+        error."""
         return self._errors(features, coordinates).square().sum() / max(1, coordinates.numel())
 
     @torch.no_grad()
@@ -134,8 +134,8 @@ class TruthHeads(nn.Module):
     0: nothing has). Without the last two a model learns to go on with what it decided last, and not to
     compare: of two frames' features no single one says that they differ. Little changes from frame to frame, so in both
     what has changed weighs as much as all else.
-    `seen_coordinates`, `read_coordinates` and `coordinates_before`: where those are, and were, that move. Of cells alone
-    a model makes classes; of two classes none says which way somebody goes, while of two numbers the difference does.
+    `seen_coordinates`, `read_coordinates` and `coordinates_before`: where those are, and were, that move. Two classes
+    of cells do not say which way somebody goes, while the difference of two numbers does.
     `acts`, from there too: what goes on, asked for or not, weighed likewise. `asked`, from there: what the instruction
     asks for. Only where the two are the same is there anything to tell, and what is asked for is rare: from states
     alone a model learns to go by what happens, or to say nothing. Of its columns hardly one is not 0, so these weigh as

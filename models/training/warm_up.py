@@ -63,7 +63,8 @@ class WarmUp:
 
 @dataclass(frozen=True)
 class SeenFrames:
-    """Frames uint8 [n, H, W, 3], what is to be seen in each, int64 [n, columns], and where, float32 [n, coordinates]."""
+    """Frames uint8 [n, H, W, 3], what is to be seen in each, int64 [n, columns], and where things are that move,
+    float32 [n, coordinates]."""
 
     frames: np.ndarray
     seen: np.ndarray

@@ -50,9 +50,9 @@ SEEN_COLUMNS: dict[str, int] = {
     **{f"light_{place}": 2 for place in LIGHTS},
     "door_open": 2,
 }
-# Middle or feet, in cells from the middle of the picture. Who walks on the pavement, who walks elsewhere, the car on the
-# road, the car in the yard: of each there is one at most. Where they go is a difference of two frames' coordinates, and
-# cells are too coarse for it.
+# Middle or feet, in cells from the middle of the picture, of who walks on the pavement, who walks elsewhere, the car on
+# the road, the car in the yard: of each there is one at most. Where they go is a difference of two frames' coordinates,
+# and cells are too coarse for it.
 COORDINATES = ("pavement_x", "walker_x", "walker_y", "road_x", "yard_x")
 _LASTING_KINDS = (*CAR_KINDS, *PERSON_KINDS)
 # Classes of an act that lasts, 0 where it is not to be seen: what has just begun is told by some, what is just over by
@@ -162,7 +162,9 @@ def coordinates_of(view: View) -> tuple[float, ...]:
     for person in view.people:
         if not person.spot:
             is_past = person.y == PAVEMENT_Y
-            found["pavement_x" if is_past else "walker_x"] = _cells_from_middle(person.x, CELL_COLS, _CELL_WIDTH)
+            found["pavement_x" if is_past else "walker_x"] = _cells_from_middle(
+                person.x, CELL_COLS, _CELL_WIDTH
+            )
             if not is_past:
                 found["walker_y"] = _cells_from_middle(person.y, CELL_ROWS, _CELL_HEIGHT)
     for car in view.cars:
