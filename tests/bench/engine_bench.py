@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,8 +87,8 @@ QUICK = Plan(
 
 
 def run(plan: Plan, model_dir: Path) -> Results:
-    """Everything. Wall time is measured first, then CPU time of one thread, of sides in turn; what is not timed has
-    both cores.
+    """Everything. Wall time is measured first, then CPU time of one thread, of sides in turn. What is not timed runs
+    beside the latter, on the other core.
     """
     started_s = time.monotonic()
     environment = Environment.now()
@@ -103,21 +104,23 @@ def run(plan: Plan, model_dir: Path) -> Results:
     loads = _loads(plan, workload, own_window)
 
     cpu_s, timed_s = time.process_time(), time.monotonic()
-    windows = []
-    with _progress("a round's cost", len(plan.windows), "window") as bar:
-        for window_rounds, sizes in plan.windows.items():
-            windows.append(round_cost.measure(workload, hf, window_rounds, *sizes, plan.repeats))
-            bar.update()
     limits = []
     with _progress("the limit", len(plan.session_counts), "batch") as bar:
         for num_sessions in plan.session_counts:
             limits.append(limit.measure(workload, num_sessions, plan.repeats))
             bar.update()
-    with _progress("age", 1, "session") as bar:
-        aging = age.measure(workload, plan.ages, plan.age_repeats)
-        bar.update()
-    timed_share = (time.process_time() - cpu_s) / (time.monotonic() - timed_s)
-    price, rebuilt = _quality(plan, model_dir)
+    with ThreadPoolExecutor(1) as beside:
+        quality = beside.submit(_quality, plan, model_dir, 1)
+        windows = []
+        with _progress("a round's cost", len(plan.windows), "window") as bar:
+            for window_rounds, sizes in plan.windows.items():
+                windows.append(round_cost.measure(workload, hf, window_rounds, *sizes, plan.repeats))
+                bar.update()
+        with _progress("age", 1, "session") as bar:
+            aging = age.measure(workload, plan.ages, plan.age_repeats)
+            bar.update()
+        timed_share = (time.process_time() - cpu_s) / (time.monotonic() - timed_s)
+        price, rebuilt = quality.result()
     return Results(
         environment=environment,
         duration_s=time.monotonic() - started_s,
@@ -141,13 +144,15 @@ def run(plan: Plan, model_dir: Path) -> Results:
 
 def with_quality(results: Results, plan: Plan, model_dir: Path) -> Results:
     """The same with what depends on the weights measured anew. Times do not."""
-    price, rebuilt = _quality(plan, model_dir)
+    price, rebuilt = _quality(plan, model_dir, 2)
     return replace(results, price=price, rebuild=rebuilt, quality_commit=Environment.now().commit)
 
 
-def _quality(plan: Plan, model_dir: Path) -> tuple[window_price.WindowPrice, rebuild.Rebuild]:
+def _quality(
+    plan: Plan, model_dir: Path, num_processes: int
+) -> tuple[window_price.WindowPrice, rebuild.Rebuild]:
     with _progress("held-out streams", plan.streams, "stream") as bar:
-        runs = held_out.run_streams(model_dir, plan.streams, plan.stream_rounds, 2, bar.update)
+        runs = held_out.run_streams(model_dir, plan.streams, plan.stream_rounds, num_processes, bar.update)
     return window_price.summarise(runs, np.random.default_rng(0)), rebuild.summarise(runs)
 
 
