@@ -24,13 +24,14 @@ class Round:
 
 
 class TruthSizes(NamedTuple):
-    """Number of classes of each column of a `Truth`, and of its answers; number of its coordinates."""
+    """Number of classes of each column of a `Truth`, and of its answers; of each of its coordinates the share of frames
+    that have it."""
 
     seen: tuple[int, ...] = ()
     acts: tuple[int, ...] = ()
     asked: tuple[int, ...] = ()
     answers: int = 1
-    coordinates: int = 0
+    coordinates: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

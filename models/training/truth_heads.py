@@ -104,16 +104,21 @@ class TruthHead(nn.Module):
 
 
 class CoordinateHead(nn.Module):
-    """Coordinates, read off features by one linear map."""
+    """Coordinates, read off features by one linear map. `shares`: of frames that have each."""
 
-    def __init__(self, width: int, num_coordinates: int) -> None:
+    shares: torch.Tensor
+
+    def __init__(self, width: int, shares: Sequence[float]) -> None:
         super().__init__()
-        self.linear = nn.Linear(width, num_coordinates)
+        self.linear = nn.Linear(width, len(shares))
+        self.register_buffer("shares", torch.tensor(shares), persistent=False)
 
     def forward(self, features: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:
-        """Mean square of the errors of features [N, width] against coordinates [N, columns]; what is NaN counts as no
-        error."""
-        return self._errors(features, coordinates).square().sum() / max(1, coordinates.numel())
+        """Mean square of the errors of features [N, width] against coordinates [N, columns]. What is NaN counts as no
+        error, and what is rare as much as what is not."""
+        shares = self.shares.expand_as(coordinates)[~coordinates.isnan()]
+        squares = self._errors(features, coordinates).square() / shares
+        return squares.sum() / max(1, coordinates.numel())
 
     @torch.no_grad()
     def off_by(self, features: torch.Tensor, coordinates: torch.Tensor) -> float:
@@ -155,14 +160,14 @@ class TruthHeads(nn.Module):
     def __init__(self, shape: TruthShape, hidden_size: int) -> None:
         super().__init__()
         self.shape = shape
-        seen, acts, asked, num_answers, num_coordinates = shape.sizes
+        seen, acts, asked, num_answers, shares = shape.sizes
         self.seen = TruthHead(hidden_size, seen)
         self.read = TruthHead(hidden_size, seen)
         self.before = TruthHead(hidden_size, seen)
         self.changed = TruthHead(hidden_size, [1 + size for size in seen])
-        self.seen_coordinates = CoordinateHead(hidden_size, num_coordinates)
-        self.read_coordinates = CoordinateHead(hidden_size, num_coordinates)
-        self.coordinates_before = CoordinateHead(hidden_size, num_coordinates)
+        self.seen_coordinates = CoordinateHead(hidden_size, shares)
+        self.read_coordinates = CoordinateHead(hidden_size, shares)
+        self.coordinates_before = CoordinateHead(hidden_size, shares)
         self.acts = TruthHead(hidden_size, acts)
         self.understood = TruthHead(hidden_size, asked)
         self.asked = TruthHead(hidden_size, asked)

@@ -6,7 +6,7 @@ from models.data.sample import NO_ANSWER, Round, Sample, Truth, TruthSizes
 from models.vlm.pixels import PixelFormat
 from models.vlm.state import State
 
-SIZES = TruthSizes((3, 3, 3, 3), (3, 3), (2,), 2, 2)
+SIZES = TruthSizes((3, 3, 3, 3), (3, 3), (2,), 2, (0.7, 0.7))
 
 
 def random_sample(pixels: PixelFormat, num_rounds: int, seed: int) -> Sample:

@@ -39,7 +39,7 @@ def make_square_sample(
             acts,
             np.array([1]),
             no_answers,
-            TruthSizes((2,), (3,), (2,), coordinates=1),
+            TruthSizes((2,), (3,), (2,), coordinates=(0.5,)),
         ),
         source="test",
         others=(other,) * num_others,

@@ -52,8 +52,8 @@ SEEN_COLUMNS: dict[str, int] = {
 }
 # Middle or feet, in cells from the middle of the picture, of who walks on the pavement, who walks elsewhere, the car on
 # the road, the car in the yard: of each there is one at most. Where they go is a difference of two frames' coordinates,
-# and cells are too coarse for it.
-COORDINATES = ("pavement_x", "walker_x", "walker_y", "road_x", "yard_x")
+# and cells are too coarse for it. Beside each the share of frames that have it.
+COORDINATES = {"pavement_x": 0.1, "walker_x": 0.4, "walker_y": 0.4, "road_x": 0.1, "yard_x": 0.6}
 _LASTING_KINDS = (*CAR_KINDS, *PERSON_KINDS)
 # Classes of an act that lasts, 0 where it is not to be seen: what has just begun is told by some, what is just over by
 # others.
@@ -89,7 +89,7 @@ TRUTH_SIZES = TruthSizes(
     acts=tuple(ACT_COLUMNS.values()),
     asked=tuple(ASKED_COLUMNS.values()),
     answers=len(ANSWERS),
-    coordinates=len(COORDINATES),
+    coordinates=tuple(COORDINATES.values()),
 )
 
 

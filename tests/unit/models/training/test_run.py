@@ -33,7 +33,7 @@ def make_model(model_dir: Path, dialogue: Dialogue, **loss: object) -> TrainingM
         vlm,
         dialogue.state_token_ids,
         LossConfig(**loss),  # type: ignore[arg-type]
-        TruthShape(TruthSizes((2,), (3,), (2,), coordinates=1), tokens_per_frame=2),
+        TruthShape(TruthSizes((2,), (3,), (2,), coordinates=(0.5,)), tokens_per_frame=2),
         trims_last_layer=True,
     )
 

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from models.data.place.act import CAR_KINDS, COLOURS, PERSON_KINDS, TOLD_KINDS, ActKind
 from models.data.place.clip import draw_clip
@@ -75,6 +76,9 @@ def test_coordinates_say_which_way_somebody_goes():
                 assert max(abs(early), abs(late)) < 3
                 found.add((act.kind, grows))
     assert len(found) == 8
+    clips = [draw_clip(seed, "train", 24) for seed in range(60)]
+    rows = np.array([coordinates_of(view) for clip in clips for view in clip.views])
+    assert (~np.isnan(rows)).mean(0).tolist() == pytest.approx(list(COORDINATES.values()), abs=0.08)
     still = coordinates_of(script_of(start=Start(standing=("green", ""))).view(0))
     assert np.isnan(still).all()
 
