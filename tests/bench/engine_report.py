@@ -35,8 +35,8 @@ def _head(results: Results) -> str:
         transformers {at.transformers}, Python {at.python}, commit `{at.commit}`. The run took
         {results.duration_s / 60:.1f} minutes. Frames are encoded beforehand. A quiet round has {results.round_tokens}
         tokens, {results.pinned_tokens} are pinned. Where nothing else is said times are CPU time of the one thread
-        that works, so that other processes hardly show: what is not timed runs on another core meanwhile. Medians of
-        interleaved repeats, in brackets the least and the greatest. Nothing here was run on a GPU.
+        that works, so that other processes hardly show; medians of interleaved repeats, in brackets the least and
+        the greatest. Nothing here was run on a GPU.
     """)
     if results.cpu_share < 0.9:
         conditions += "\n\n" + _prose(f"""
