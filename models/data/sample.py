@@ -40,9 +40,9 @@ class Truth:
     on.
 
     seen: int64 [T, K], what is to be seen in each frame. coordinates: float32 [T, C], where in it those are that move;
-    NaN for who is not there. acts: int64 [T, A], what is under way in it or just over,
-    asked for or not; class 0 is nothing. asked: int64 [Q], what the instruction asks for. answers: int64 [T], what each
-    frame answers to the instruction, told or not; NO_ANSWER where it is no question.
+    NaN for who is not there. acts: int64 [T, A], what is under way in it or just over, asked for or not; class 0 is
+    nothing. asked: int64 [Q], what the instruction asks for. answers: int64 [T], what each frame answers to the
+    instruction, told or not; NO_ANSWER where it is no question.
     """
 
     seen: np.ndarray

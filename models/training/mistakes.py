@@ -31,8 +31,7 @@ def with_mistakes(sample: Sample, share: float, rng: np.random.Generator) -> tup
     while index < len(right):
         round_, end = right[index], index + 1
         if round_.state is State.STANDBY:
-            while end < len(right) and right[end].state is State.STANDBY:
-                end += 1
+            end = _end_of_run(right, index)
             num_missed = int(rng.integers(1, end - index + 1)) if rng.random() < share else 0
             for missed in range(index, index + num_missed):
                 given[missed] = replace(right[missed], state=State.SILENCE)
@@ -45,15 +44,22 @@ def with_mistakes(sample: Sample, share: float, rng: np.random.Generator) -> tup
             and sample.task in _WAITING_TASKS
             and rng.random() < share * _FALSE_ALARM_SHARE
         ):
-            last = min(index + int(rng.integers(1, _MAX_FALSE_ROUNDS + 1)), len(right) - 1)
-            while end <= last and right[end].state is State.SILENCE:
-                end += 1
             # A silent round stands between a false alarm and what comes, whose beginning is told by its Standby.
-            end -= 1
-            given[index:end] = [replace(one, state=State.STANDBY) for one in right[index:end]]
-            end = max(end, index + 1)
+            alarm_end = min(
+                index + int(rng.integers(1, _MAX_FALSE_ROUNDS + 1)), _end_of_run(right, index) - 1
+            )
+            given[index:alarm_end] = [replace(one, state=State.STANDBY) for one in right[index:alarm_end]]
+            end = max(end, alarm_end)
         index = end
     return replace(sample, rounds=tuple(right)), tuple(given)
+
+
+def _end_of_run(rounds: list[Round], index: int) -> int:
+    """The first round after `index` whose state is another."""
+    end = index + 1
+    while end < len(rounds) and rounds[end].state is rounds[index].state:
+        end += 1
+    return end
 
 
 def _answer_late(right: list[Round], given: list[Round], index: int, num_late: int) -> int:

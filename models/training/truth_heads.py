@@ -116,18 +116,19 @@ class CoordinateHead(nn.Module):
     def forward(self, features: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:
         """Mean square of the errors of features [N, width] against coordinates [N, columns]. What is NaN counts as no
         error, and what is rare as much as what is not."""
-        shares = self.shares.expand_as(coordinates)[~coordinates.isnan()]
-        squares = self._errors(features, coordinates).square() / shares
-        return squares.sum() / max(1, coordinates.numel())
+        squares = self._errors(features, coordinates).square() / self.shares
+        return squares.sum() / max(1, squares.numel())
 
     @torch.no_grad()
     def off_by(self, features: torch.Tensor, coordinates: torch.Tensor) -> float:
         """Root of the mean square of the errors, but for what is NaN."""
-        return float(self._errors(features, coordinates).square().mean().sqrt())
+        squares = self._errors(features, coordinates).square()
+        return float((squares.sum() / (~coordinates.isnan()).sum()).sqrt())
 
     def _errors(self, features: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:
-        is_there = ~coordinates.isnan()
-        return self.linear(features)[is_there] - coordinates[is_there]
+        """[N, columns]: 0 for what is NaN."""
+        is_nowhere = coordinates.isnan()
+        return (self.linear(features) - coordinates.nan_to_num()).masked_fill(is_nowhere, 0.0)
 
 
 class TruthHeads(nn.Module):

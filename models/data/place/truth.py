@@ -160,20 +160,18 @@ def coordinates_of(view: View) -> tuple[float, ...]:
     """One number for each of COORDINATES; NaN without such a person or car."""
     found = dict.fromkeys(COORDINATES, math.nan)
     for person in view.people:
-        if not person.spot:
-            is_past = person.y == PAVEMENT_Y
-            found["pavement_x" if is_past else "walker_x"] = _cells_from_middle(
-                person.x, CELL_COLS, _CELL_WIDTH
-            )
-            if not is_past:
-                found["walker_y"] = _cells_from_middle(person.y, CELL_ROWS, _CELL_HEIGHT)
+        if person.y == PAVEMENT_Y:
+            found["pavement_x"] = _columns_from_middle(person.x)
+        elif not person.spot:
+            found["walker_x"] = _columns_from_middle(person.x)
+            found["walker_y"] = person.y / _CELL_HEIGHT - CELL_ROWS / 2
     for car in view.cars:
-        found["road_x" if _is_on_road(car) else "yard_x"] = _cells_from_middle(car.x, CELL_COLS, _CELL_WIDTH)
+        found["road_x" if _is_on_road(car) else "yard_x"] = _columns_from_middle(car.x)
     return tuple(found.values())
 
 
-def _cells_from_middle(at: float, num_cells: int, cell_size: float) -> float:
-    return at / cell_size - num_cells / 2
+def _columns_from_middle(x: float) -> float:
+    return x / _CELL_WIDTH - CELL_COLS / 2
 
 
 def _is_on_road(car: Car) -> bool:
