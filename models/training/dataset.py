@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from models.data.sample import Round, Sample, Truth
 from models.training.loss import IGNORED
-from models.training.mistakes import with_mistakes
+from models.training.mistakes import with_mistakes, with_wrong_words
 from models.training.other_dialogue import OtherDialogue
 from models.training.packing import Stretch
 from models.training.past_times import PastTimes
@@ -56,7 +56,8 @@ def make_example(
     """The dialogue of a sample, with labels on every reply and on the token that ends it.
 
     `given`: the rounds that stand in the dialogue, where some are not those of the sample. Of a round whose state is
-    another only the right state is learnt. `window_rounds`: of the session that serves the sample; where it has more
+    another only the right state is learnt; of a reply in other words, which has to have as many tokens, the right word
+    after each of them. `window_rounds`: of the session that serves the sample; where it has more
     rounds, the window slides on the way, as it does there.
 
     Context only are rounds before `first_learnt_round`, rounds before the instruction was given, and replies that
@@ -85,9 +86,12 @@ def make_example(
         token_ids += head + reply + tail
         is_learnt = index >= first_learnt and (not sample.since or sample.since[index] >= 0)
         learnt = [IGNORED] * (len(reply) + 1)
-        if is_learnt:
-            is_right = said.state is round_.state
-            learnt = [*reply, tail[0]] if is_right else [dialogue.state_token_ids[round_.state], *learnt[1:]]
+        if is_learnt and said.state is not round_.state:
+            learnt[0] = dialogue.state_token_ids[round_.state]
+        elif is_learnt:
+            learnt = [*dialogue.reply(round_.state, round_.text), tail[0]]
+            if len(learnt) != len(reply) + 1:
+                raise ValueError(f"round {index}: {said.text!r} has not as many tokens as {round_.text!r}")
         labels += [IGNORED] * len(head) + learnt + [IGNORED] * (len(tail) - 1)
     positions, _ = round_positions(token_ids, dialogue.image_token_id, grid, start=0)
     past_times = None
@@ -168,7 +172,8 @@ class ClipPlan:
     that slid teaches the tasks `answers_once_asked` only from the `full_rounds`-th round on. Sessions that open late
     have at most as many past rounds.
 
-    `drills`: see `SampleMaker`. `calm`: share of samples in which hardly anything happens. `num_others`: other
+    `wrong_words`: some replies have another of these in place of each; what is learnt stays right. `drills`: see
+    `SampleMaker`. `calm`: share of samples in which hardly anything happens. `num_others`: other
     instructions that are put at the decisions of each sample.
     """
 
@@ -179,6 +184,7 @@ class ClipPlan:
     full_rounds: int = 24
     answers_once_asked: tuple[str, ...] = ("qa", "grounding")
     mistaken: float = 0.0
+    wrong_words: tuple[str, ...] = ()
     window_rounds: int | None = None
     asks_past_times: bool = False
     drills: bool = False
@@ -231,6 +237,8 @@ class ExampleDataset(Dataset[Example]):
         num_context = _num_context_rounds(plan, sample, num_dropped)
         share = rng.random() if rng.random() < plan.mistaken else 0.0
         sample, given = with_mistakes(drop_rounds(sample, num_dropped), share, rng)
+        if plan.wrong_words:
+            given = with_wrong_words(given, plan.wrong_words, rng)
         example = make_example(
             sample,
             self._dialogue,

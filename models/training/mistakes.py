@@ -1,8 +1,10 @@
-"""Histories in which something was missed, or seen where nothing was: what a model meets that hears nobody but
-itself."""
+"""Histories in which something was missed, seen where nothing was, or called by a wrong word: what a model meets that
+hears nobody but itself."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +18,7 @@ _WAITING_TASKS = ("action", "event", "grounding")
 # Of the silent rounds of a history that is all mistakes, so many begin a false alarm, which lasts at most so long.
 _FALSE_ALARM_SHARE = 0.04
 _MAX_FALSE_ROUNDS = 8
+_WRONG_WORD_SHARE = 0.25
 
 
 def with_mistakes(sample: Sample, share: float, rng: np.random.Generator) -> tuple[Sample, tuple[Round, ...]]:
@@ -52,6 +55,28 @@ def with_mistakes(sample: Sample, share: float, rng: np.random.Generator) -> tup
             end = max(end, alarm_end)
         index = end
     return replace(sample, rounds=tuple(right)), tuple(given)
+
+
+def with_wrong_words(
+    rounds: Sequence[Round], words: Sequence[str], rng: np.random.Generator
+) -> tuple[Round, ...]:
+    """The rounds with another of `words` in place of each, in a quarter of the replies.
+
+    After a wrong word the next ones are as right as before: so what follows it is learnt from what is to be seen, and
+    not from which words have stood together. What the training set never shows together can then be told.
+    """
+    any_word = re.compile(rf"\b({'|'.join(map(re.escape, words))})\b")
+
+    def another(match: re.Match[str]) -> str:
+        others = [word for word in words if word != match[0]]
+        return others[int(rng.integers(len(others)))]
+
+    return tuple(
+        replace(one, text=any_word.sub(another, one.text))
+        if one.text and rng.random() < _WRONG_WORD_SHARE
+        else one
+        for one in rounds
+    )
 
 
 def _end_of_run(rounds: list[Round], index: int) -> int:

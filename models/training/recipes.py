@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from models.data.place.act import COLOURS
 from models.training.dataset import ClipPlan
 from models.training.scratch_model import Architecture
 from models.training.training_model import LossConfig
@@ -93,7 +94,7 @@ def tiny() -> ScratchRecipe:
         budget=FrameBudget(min_pixels=28 * 28, max_pixels=140 * 112),
         vocab_size=1024,
         max_steps=1500,
-        clips=ClipPlan(asks_past_times=True, drills=True, num_others=4),
+        clips=ClipPlan(wrong_words=COLOURS, asks_past_times=True, drills=True, num_others=4),
         later_passes=(
             # Sessions as they are served, whose windows slide, and in which something was missed. What is right is
             # learnt before, from shorter histories; alone a model would hear itself, and go on with what it has missed.
@@ -106,6 +107,7 @@ def tiny() -> ScratchRecipe:
                     joined_late=0.0,
                     window_rounds=32,
                     mistaken=0.5,
+                    wrong_words=COLOURS,
                     asks_past_times=True,
                     drills=True,
                     calm=0.3,

@@ -137,6 +137,23 @@ def test_a_share_of_samples_is_calm(
     assert 10 <= sum(one["is_calm"] for one in asked) <= 30
 
 
+def test_wrong_words_stand_in_what_is_said_and_not_in_what_is_learnt(
+    make_sample: SampleMaker, dialogue: Dialogue, pixels: PixelFormat
+) -> None:
+    def telling(seed: int, split: str, num_frames: int, **asked: Any) -> Sample:
+        sample = make_sample(seed, split, num_frames, **asked)
+        told = (replace(one, state=State.RESPONSE, text="a b car") for one in sample.rounds)
+        return replace(sample, rounds=tuple(told))
+
+    plan = ClipPlan(num_rounds=(4,), joined_late=0.0)
+    right = make_dataset(telling, dialogue, pixels, plan)
+    wrong = make_dataset(telling, dialogue, pixels, replace(plan, wrong_words=("b", "c")))
+    pairs = [(right[index], wrong[index]) for index in range(12)]
+    assert all(np.array_equal(one.labels, other.labels) for one, other in pairs)
+    num_wrong = sum(int((one.token_ids != other.token_ids).any()) for one, other in pairs)
+    assert 4 <= num_wrong < 12
+
+
 def test_what_a_window_that_slid_teaches(
     make_sample: SampleMaker, dialogue: Dialogue, pixels: PixelFormat
 ) -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from models.data.sample import Round, Sample, Truth
 from models.training import mistakes
 from models.training.dataset import make_example
 from models.training.loss import IGNORED
-from models.training.mistakes import with_mistakes
+from models.training.mistakes import with_mistakes, with_wrong_words
 from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat
 from models.vlm.state import State
@@ -106,3 +108,33 @@ def test_a_given_round_too_few_is_an_error(model_dir, recipe) -> None:
     dialogue = Dialogue.load(model_dir, recipe.streamo.system_prompt)
     with pytest.raises(ValueError, match="shorter"):
         make_example(sample_of("--"), dialogue, PixelFormat.load(model_dir), given=sample_of("-").rounds)
+
+
+def test_a_wrong_word_stands_in_some_replies_and_is_never_the_right_one() -> None:
+    words = ("red", "green", "blue")
+    texts = ("a red car left; a greenish van came", "no", "")
+    rounds = tuple(Round(0, 1000, State.RESPONSE if text else State.SILENCE, text) for text in texts)
+    drawn = [with_wrong_words(rounds, words, np.random.default_rng(seed)) for seed in range(4000)]
+    said = [one[0].text for one in drawn]
+    assert set(said) == {texts[0].replace("red", word) for word in words}
+    assert 0.23 < sum(text != texts[0] for text in said) / len(said) < 0.27
+    assert all(one[1:] == rounds[1:] for one in drawn)
+
+
+def test_after_a_wrong_word_the_right_words_are_learnt(model_dir, recipe) -> None:
+    dialogue = Dialogue.load(model_dir, recipe.streamo.system_prompt)
+    pixels = PixelFormat.load(model_dir)
+
+    def saying(text: str) -> Sample:
+        sample = sample_of("-R-")
+        return replace(
+            sample, rounds=(sample.rounds[0], replace(sample.rounds[1], text=text), sample.rounds[2])
+        )
+
+    right, wrong = saying("a b car"), saying("a c car")
+    example = make_example(right, dialogue, pixels, given=wrong.rounds)
+    assert example.token_ids.tolist() == make_example(wrong, dialogue, pixels).token_ids.tolist()
+    assert example.labels.tolist() == make_example(right, dialogue, pixels).labels.tolist()
+    assert example.token_ids.tolist() != make_example(right, dialogue, pixels).token_ids.tolist()
+    with pytest.raises(ValueError, match="round 1: 'a car' has not as many tokens as 'a b car'"):
+        make_example(right, dialogue, pixels, given=saying("a car").rounds)
