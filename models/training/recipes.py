@@ -93,14 +93,14 @@ def tiny() -> ScratchRecipe:
         ),
         budget=FrameBudget(min_pixels=28 * 28, max_pixels=140 * 112),
         vocab_size=1024,
-        max_steps=1500,
+        max_steps=1900,
         clips=ClipPlan(wrong_words=COLOURS, asks_past_times=True, drills=True, num_others=4),
         later_passes=(
             # Sessions as they are served, whose windows slide, and in which something was missed. What is right is
             # learnt before, from shorter histories; alone a model would hear itself, and go on with what it has missed.
             # In calm ones what was answered is long out of sight, and still holds.
             LaterPass(
-                max_steps=440,
+                max_steps=600,
                 batch_size=4,
                 clips=ClipPlan(
                     num_rounds=(64,),

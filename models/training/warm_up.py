@@ -50,7 +50,7 @@ class WarmUp:
     0.004 they keep their norms, at 0.02 they come to twice of them.
     """
 
-    max_steps: int = 1000
+    max_steps: int = 1250
     clips_per_batch: int = 8
     clip_rounds: int = 24
     frames_per_clip: int = 8
