@@ -66,12 +66,26 @@ _ON_DOINGS = Wordings(
     ("Tell me what {who} {do}.", "Caption each thing that {who} {do}."),
 )
 _ON_SPAN_OF_ACT = Wordings(
-    ("When does {infinitive}?", "Find the time when {clause}.", "From when to when does {infinitive}?"),
+    (
+        "When does {infinitive}?",
+        "Find the time when {clause}.",
+        "From when to when does {infinitive}?",
+        "Find from when to when {clause}.",
+        "Tell me the time when {clause}.",
+        "Find each time when {clause}.",
+    ),
     ("Find when {clause}.",),
     ("When did {infinitive}?", "Find the time when {past}."),
 )
 _ON_SPAN_OF_STATE = Wordings(
-    ("When {asked}?", "Find the time when {clause}.", "From when to when {asked}?"),
+    (
+        "When {asked}?",
+        "Find the time when {clause}.",
+        "From when to when {asked}?",
+        "Find from when to when {clause}.",
+        "Tell me the time when {clause}.",
+        "Find each time when {clause}.",
+    ),
     ("Find when {clause}.",),
     ("When {was}?",),
 )
