@@ -105,7 +105,7 @@ bench-ablations: $(READY) ## What parts of the recipe are worth, and write docs/
 	  $(call option,warmed,$(WARMED))
 
 .PHONY: bench-scale-out
-bench-scale-out: $(READY) ## A second LLM replica comes and goes with the load: docs/benchmarks/scale-out.* (ten minutes)
+bench-scale-out: $(READY) ## A second LLM replica comes and goes with the load: docs/benchmarks/scale-out.* (five minutes)
 	@PYTHONPATH=tests $(BIN)/python -m tests.bench.scale_out
 
 .PHONY: test-unit
@@ -140,7 +140,7 @@ protos-clean: $(READY) ## Fail where generated code is not what protos/ makes
 	  echo "make: the generated code is stale: make protos" >&2; exit 1; }
 
 .PHONY: lock
-lock: $(READY) ## Resolve dependencies anew into requirements.lock and infra/oldest.lock, and Kafka's jars into theirs
+lock: $(READY) ## Resolve dependencies anew into requirements.lock, infra/oldest.lock and infra/locks, and Kafka's jars into theirs
 	@$(UV) pip compile pyproject.toml --extra local --extra training --extra dev $(LOCK) --output-file requirements.lock
 	@$(UV) pip compile pyproject.toml --extra local --extra training --extra dev --resolution lowest-direct $(LOCK) \
 	  --output-file infra/oldest.lock
@@ -186,6 +186,6 @@ train-tiny: $(READY) ## Train the embedded model from nothing on the simulated p
 	@$(BIN)/streamo model export runs/tiny --out runs/tiny/model
 
 .PHONY: clean
-clean: ## Remove what was built or recorded here: .streamo, build, caches; not .venv
+clean: ## Remove what was built or recorded here: .streamo, build, caches; not .venv*, nor .cache
 	@if test -x $(BIN)/streamo; then $(BIN)/streamo down; fi
 	@rm -rf .streamo build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
