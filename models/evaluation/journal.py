@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,7 +12,7 @@ class Journal:
     """A file of JSON lines: the settings of the run, then one line a record. Use it as a context manager.
 
     A last line that was cut short is dropped: its record is made again. Raises ValueError, naming the first
-    difference, where the file was written under other settings.
+    difference, where the file was written under other settings, and where another process is writing it.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
@@ -21,6 +21,22 @@ class Journal:
         # As they are read back: tuples are lists in JSON.
         settings = json.loads(json.dumps(settings))
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        self._file: BinaryIO = path.open("r+b")
+        try:
+            self._lock_and_read(settings)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _lock_and_read(self, settings: dict[str, Any]) -> None:
+        path = self._path
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"{path} is being written by another run; wait for its end, or choose another directory"
+            ) from error
         if whole := _whole_lines(path):
             before, *records = (json.loads(line) for line in whole)
             if before["settings"] != settings:
@@ -29,7 +45,6 @@ class Journal:
                     "choose another directory, or remove it to begin anew"
                 )
             self._records = {record["key"]: record["value"] for record in records}
-        self._file: BinaryIO = path.open("r+b" if whole else "wb")
         # Behind the last whole line, however long it is.
         self._file.seek(sum(len(line) for line in whole))
         self._file.truncate()
@@ -47,12 +62,6 @@ class Journal:
 
     def __getitem__(self, key: str) -> Any:
         return self._records[key]
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def values(self) -> Iterator[Any]:
-        yield from self._records.values()
 
     def add(self, key: str, value: Any) -> None:
         """`value` must be JSON. On disk when this returns, as far as the operating system says so."""

@@ -10,6 +10,7 @@ from PIL import Image
 
 from models.data.finding import BrokenSample
 from models.data.place.clip import Clip, draw_clip
+from models.data.place.data_set import SIMULATOR_VERSION
 from models.data.place.layout import PLACE_HEIGHT, PLACE_WIDTH
 from models.data.place.picture import draw
 from models.data.place.query import TASKS
@@ -39,7 +40,12 @@ class PlaceStreams:
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"source": SOURCE, "frame_size": list(self._size), **asdict(self._plan)}
+        return {
+            "source": SOURCE,
+            "simulator_version": SIMULATOR_VERSION,
+            "frame_size": list(self._size),
+            **asdict(self._plan),
+        }
 
     @property
     def num_streams(self) -> int:

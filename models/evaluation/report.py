@@ -212,14 +212,23 @@ class Comparison:
     after: ScoredRun
 
     def __post_init__(self) -> None:
-        sides = [{one.stream_id: one.gold for one in side.run.records} for side in (self.before, self.after)]
+        readings = [side.run.settings["source"].get("min_word_f1") for side in (self.before, self.after)]
+        if readings[0] != readings[1]:
+            raise ValueError(
+                f"the two runs do not call the same texts right: min_word_f1 is {readings[0]} in one and "
+                f"{readings[1]} in the other; run both with the same"
+            )
+        sides = [
+            {one.stream_id: (one.instruction, one.num_past_rounds, one.gold) for one in side.run.records}
+            for side in (self.before, self.after)
+        ]
         if sides[0] != sides[1]:
             differing = sorted(
                 key for key in {*sides[0], *sides[1]} if sides[0].get(key) != sides[1].get(key)
             )
             raise ValueError(
                 f"the two runs are not over the same streams: {len(differing)} differ, {differing[0]} first; "
-                "run both to the end with the same split, plan and frame size"
+                "run both to the end over the same streams, by the same version"
             )
 
     def rows(self) -> list[tuple[str, Score, Estimate, Estimate, Difference]]:
@@ -307,9 +316,9 @@ def shown_value(value: float) -> str:
 
 
 def shown_with_interval(one: Estimate | Difference) -> str:
-    """ "-" where there, or on one of two sides, is nothing to score."""
-    if math.isnan(one.value):
-        return "-"
+    """ "-" where there, or on one of two sides, is nothing to score; without an interval where there is none."""
+    if math.isnan(one.low):
+        return shown_value(one.value)
     return f"{shown_value(one.value)} [{shown_value(one.low)}, {shown_value(one.high)}]"
 
 

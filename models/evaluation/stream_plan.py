@@ -31,6 +31,11 @@ class StreamPlan:
         check_split(self.split)
         if unknown := sorted(set(self.tasks) - set(TASKS)):
             raise ValueError(f"tasks {unknown}: must be of {', '.join(TASKS)}")
+        for name in ("tasks", "start_offsets_s"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ValueError(
+                    f"{name} must name each once, got {', '.join(map(str, getattr(self, name)))}"
+                )
         for name in ("lively_streams", "quiet_streams", "first_seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")

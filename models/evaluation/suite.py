@@ -94,11 +94,10 @@ class ServedModel:
 
 def model_settings(model_dir: Path) -> dict[str, Any]:
     """What names a checkpoint: its folder and a hash of everything in it that decides what it says."""
-    digest = hashlib.sha256()
-    files = sorted([*model_dir.glob("*.safetensors"), *model_dir.glob("*.json")])
-    if not files:
+    if not (model_dir / "config.json").is_file():
         raise ValueError(f"{model_dir} is not a model directory: it has no config.json")
-    for path in files:
+    digest = hashlib.sha256()
+    for path in sorted([*model_dir.glob("*.safetensors"), *model_dir.glob("*.json")]):
         digest.update(path.name.encode() + b"\0")
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

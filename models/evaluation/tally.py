@@ -12,7 +12,7 @@ from models.data.sample import Round
 from models.evaluation.matching import best_matching, match_times
 from models.evaluation.stream import Slots, StreamRecord
 from models.evaluation.telling import TOLERANCE_MS, is_same
-from models.evaluation.watch_events import Phase, WatchEvent, watch_events
+from models.evaluation.watch_events import OPENING_TASKS, Phase, WatchEvent, watch_events
 from models.vlm.state import State
 
 Parse = Callable[[str, str], tuple[Slots | None, ...]]
@@ -63,7 +63,7 @@ def tally(record: StreamRecord, parse: Parse) -> Counter[str]:
             )
     counts.update(_onsets(golds, tolds))
     counts.update(_events(record.task, gold_parts, told_parts))
-    counts.update(_false_alarms(gold_rounds, tolds))
+    counts.update(_false_alarms(record.task, gold_rounds, told_rounds, tolds))
     counts.update(_time_differences(gold_rounds, told_rounds))
     counts.update(_streampro(record.task, gold_parts, told_parts))
     if record.task == "grounding":
@@ -114,8 +114,9 @@ def _events(task: str, golds: Sequence[Part], tolds: Sequence[Part]) -> Counter[
     for index, told in enumerate(tolds):
         if index not in right_tolds and _repeats(task, told, golds, right_golds):
             counts["events/duplicate"] += 1
-    for told_index, gold_index in pairs:
-        close, right = tolds[told_index].event, golds[gold_index].event
+    # Parts that were told together have one event.
+    told_right = {tolds[told].event: golds[gold].event for told, gold in pairs}
+    for close, right in told_right.items():
         if close.phase is Phase.CLOSE:
             counts["lead/right"] += 1
             if close.open_ms is not None:
@@ -140,8 +141,11 @@ def _repeats(task: str, told: Part, golds: Sequence[Part], right_golds: set[int]
     return task == "qa" or told.media_ms - last.media_ms <= DUPLICATE_MS
 
 
-def _false_alarms(gold_rounds: Sequence[Round], tolds: Sequence[WatchEvent]) -> Counter[str]:
-    """Events, and time, further than the margin from every frame on which gold is not silent."""
+def _false_alarms(
+    task: str, gold_rounds: Sequence[Round], told_rounds: Sequence[Round], tolds: Sequence[WatchEvent]
+) -> Counter[str]:
+    """Events, and time, further than the margin from every frame on which gold is not silent; of this time also how
+    much of it something was open, which is one event however long it lasts."""
     ends_ms = np.array([one.end_ms for one in gold_rounds])
     active_ms = np.array([one.end_ms for one in gold_rounds if one.state is not State.SILENCE])
     after = np.searchsorted(active_ms, ends_ms)
@@ -150,6 +154,9 @@ def _false_alarms(gold_rounds: Sequence[Round], tolds: Sequence[WatchEvent]) -> 
     quiet = distance_ms > QUIET_MARGIN_MS
     lasts_ms = ends_ms - np.array([one.start_ms for one in gold_rounds])
     counts: Counter[str] = Counter({"alarms/quiet_ms": int(lasts_ms[quiet].sum())})
+    if task in OPENING_TASKS:
+        is_open = np.array([one.state is State.STANDBY for one in told_rounds])
+        counts["alarms/open_ms"] = int(lasts_ms[quiet & is_open].sum())
     quiet_ms = set(ends_ms[quiet].tolist())
     for event in tolds:
         if event.phase is not Phase.RETRACT and event.media_ms in quiet_ms:
@@ -197,7 +204,12 @@ def _streampro(task: str, golds: Sequence[Part], tolds: Sequence[Part]) -> Count
 
 
 def _spans(golds: Sequence[Part], tolds: Sequence[Part], asked_ms: int | None) -> Counter[str]:
-    """IoU of told with gold spans, in millionths; forward and backward by whether gold ended before the question."""
+    """IoU of told with gold spans, in millionths; forward and backward by whether gold ended before the question. Gold
+    that names no span is not scored."""
+    named = [gold for gold in golds if gold.slots is not None and gold.slots.start_ms is not None]
+    if golds and not named:
+        return Counter()
+    golds = named
     overlap = np.zeros((len(tolds), len(golds)))
     for i, told in enumerate(tolds):
         for j, gold in enumerate(golds):

@@ -39,10 +39,8 @@ class TellingScore:
         )
 
 
-def score_tellings(
-    task: str, golds: Sequence[Gold], tolds: Sequence[Told], tolerance_ms: int = TOLERANCE_MS
-) -> TellingScore:
-    """Matches each part of each told text with at most one gold of the same slots within `tolerance_ms`.
+def score_tellings(task: str, golds: Sequence[Gold], tolds: Sequence[Told]) -> TellingScore:
+    """Matches each part of each told text with at most one gold of the same slots within TOLERANCE_MS.
 
     The matching makes as many pairs as can be made. A told text may join several parts; each counts on its own.
     Wrong words, a wrong time and a repeat are each one false, and leave a miss where gold was to be told.
@@ -51,8 +49,8 @@ def score_tellings(
     pairs = match_times(
         [media_ms for media_ms, _ in parts],
         [gold.frame_ms for gold in golds],
-        tolerance_ms,
-        lambda told, gold: is_same(parts[told][1], golds[gold].slots, tolerance_ms),
+        TOLERANCE_MS,
+        lambda told, gold: is_same(parts[told][1], golds[gold].slots, TOLERANCE_MS),
     )
     return TellingScore(num_gold=len(golds), num_told=len(parts), num_right=len(pairs))
 

@@ -1,6 +1,7 @@
 """Resampling of whole groups, and of two runs together."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,6 +65,22 @@ def test_kinds_keep_their_share(some):
     assert one.low == one.value == one.high == 0.5
 
 
+def test_one_group_alone_has_no_interval(some):
+    one = estimate(some([True, False, True], group=lambda i: "g"))
+    assert one.value == pytest.approx(2 / 3) and math.isnan(one.low) and math.isnan(one.high)
+    other = difference(some([False], group=lambda i: "g"), some([True], group=lambda i: "g"))
+    assert other.value == 1 and verdict(RECALL, other) == ""
+    # Nor has what rests on it and on others.
+    assert math.isnan(estimate(some([True, False]) + some([True], kind="quiet")).low)
+
+
+def test_a_video_is_drawn_with_all_its_tasks(some):
+    videos = [group for task in ("event", "action") for group in some([True] * 6, task=task)]
+    weights = Resampling(videos).weights
+    assert (weights[:, :6] == weights[:, 6:]).all()
+    assert (weights.sum(axis=1) == 12).all() and (weights != 1).any()
+
+
 def test_nothing_to_score_is_no_number(some):
     one = estimate(some([True]), BY_NAME["span_miou"])
     assert math.isnan(one.value) and math.isnan(one.low) and math.isnan(one.high)
@@ -110,6 +127,21 @@ def test_less_is_better_for_false_alarms(some):
 def test_runs_over_other_streams_are_not_compared(some):
     with pytest.raises(ValueError, match="1 differ, lively2 first"):
         Comparison(scored(some([True] * 3)), scored(some([True] * 2)))
+
+
+def test_runs_of_other_questions_or_another_reading_are_not_compared(some):
+    one = some([True] * 3)
+    other = [replace(record, instruction="Tell me.") for record in one]
+    with pytest.raises(ValueError, match="3 differ, lively0 first"):
+        Comparison(scored(one), scored(other))
+    strict, loose = (
+        ScoredRun(
+            SuiteRun("run", {"source": {"source": "clips", "min_word_f1": least}}, tuple(one)), parse_text
+        )
+        for least in (1.0, 0.7)
+    )
+    with pytest.raises(ValueError, match=r"min_word_f1 is 1\.0 in one and 0\.7 in the other"):
+        Comparison(strict, loose)
 
 
 def test_reports_say_what_was_scored(some, tmp_path):

@@ -59,6 +59,18 @@ def test_the_same_plan_gives_the_same_streams(served, source):
             assert (picture == same).all()
 
 
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"tasks": ("qa", "event", "qa")}, "tasks must name each once, got qa, event, qa"),
+        ({"start_offsets_s": (0, 3600, 0)}, "start_offsets_s must name each once, got 0, 3600, 0"),
+    ],
+)
+def test_a_plan_names_no_stream_twice(values, told):
+    with pytest.raises(ValueError, match=told):
+        StreamPlan(**values)
+
+
 def test_what_is_held_out_and_what_is_asked_late_is_marked(served, tmp_path):
     plan = StreamPlan(
         "test",

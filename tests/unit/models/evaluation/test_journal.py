@@ -28,7 +28,7 @@ def test_a_text_may_hold_what_ends_a_line_elsewhere(end, tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole + whole.splitlines()[-1][:-3])
     with Journal(path, {"wording": end}) as journal:
-        assert [*journal.values()] == told[:2]
+        assert [journal[key] for key in ("one", "two")] == told[:2]
         assert path.read_bytes() == whole
         journal.add("three", told[2])
     assert read_journal(path) == ({"wording": end}, told)
@@ -38,8 +38,8 @@ def test_a_file_of_which_not_even_the_settings_are_whole_begins_anew(tmp_path):
     path = tmp_path / "journal.jsonl"
     path.write_text('{"settings": {"mo')
     with Journal(path, {"model": "a"}) as journal:
-        assert len(journal) == 0
-    assert read_journal(path) == ({"model": "a"}, [])
+        journal.add("one", 1)
+    assert read_journal(path) == ({"model": "a"}, [1])
 
 
 def test_other_settings_are_refused_and_the_first_difference_named(tmp_path):
@@ -49,6 +49,17 @@ def test_other_settings_are_refused_and_the_first_difference_named(tmp_path):
     with pytest.raises(ValueError, match=r"source\.split: 'test' then, 'validation' now"):
         Journal(path, {"model": "a", "source": {"split": "validation"}})
     assert read_journal(path)[1] == [1]
+
+
+def test_one_run_writes_at_a_time(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, {}) as journal:
+        journal.add("one", 1)
+        with pytest.raises(ValueError, match="being written by another run"):
+            Journal(path, {})
+        journal.add("two", 2)
+    with Journal(path, {}) as journal:
+        assert "two" in journal
 
 
 def test_a_record_is_written_once(tmp_path):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from models.data.place.wording import parse_text
 from models.data.sample import Round
+from models.evaluation.caption import CaptionReader
 from models.evaluation.scores import SCORES
 from models.evaluation.stream import StreamRecord
 from models.evaluation.tally import tally
@@ -206,6 +207,32 @@ def test_lead_of_open_over_close(record):
 def test_gold_without_a_meaning_is_refused(record):
     with pytest.raises(ValueError, match="stream stream: gold text 'gibberish'"):
         tally(record("event", "R", "-", {0: "gibberish"}), parse_text)
+
+
+def test_an_open_that_lasts_is_one_false_alarm_and_much_quiet_time(record):
+    told = "-" * 10 + "s" * 20 + "-" * 10
+    one = record("event", "-" * 40, told)
+    assert value("false_alarms_per_quiet_hour", one) == pytest.approx(3600 / 40)
+    assert value("open_quiet_share", one) == 0.5
+    # Nearer than the margin to what truly happens it is not counted: 5 s around 30 s to 31 s.
+    near = record("event", "-" * 30 + "R" + "-" * 9, told, {30: RED})
+    assert value("open_quiet_share", near) == pytest.approx(15 / 29)
+    # Standby opens nothing where nobody is told of it.
+    assert tally(record("qa", "-" * 40, told), parse_text)["alarms/open_ms"] == 0
+
+
+def test_gold_that_names_no_span_is_not_scored_by_spans(record):
+    one = record("grounding", "---R", "---R", {3: "the red car is there"}, {3: "the red car is there"})
+    counts = tally(one, CaptionReader().parse)
+    assert counts["events/right"] == 1
+    assert not [name for name in counts if name.startswith("spans/")]
+
+
+def test_parts_told_together_have_one_lead(record):
+    both = f"{RED}; {BLUE}"
+    one = record("event", "--ssR", "--ssR", {4: both}, {4: both})
+    assert value("event_recall", one) == 1
+    assert tally(one, parse_text)["lead/right"] == 1
 
 
 STATES = st.lists(st.sampled_from(State), min_size=1, max_size=25)
