@@ -21,10 +21,10 @@ def teacher_forced_accuracy(
 ) -> dict[str, float]:
     """Shares of what is right, by name: over all samples, and below `<task>/`.
 
-    `silence`, `standby`, `response`: rounds of that state that get it, read as the engine does, the best of
-    the three state tokens. `states`: their unweighted mean. `words`: reply tokens after the state token, end
-    token included. `texts`: replies of which every token is right. A name is left out where nothing was to be
-    told.
+    `silence`, `standby`, `response`: rounds of that state that get it, read as the engine does without a bias,
+    the best of the three state tokens. `states`: their unweighted mean. `words`: reply tokens after the state token,
+    end token included. `texts`: replies of which every word is right, after whatever state. A name is left out where
+    nothing was to be told.
     """
     was_training = model.training
     model.eval()

@@ -203,7 +203,6 @@ class ExampleDataset(Dataset[Example]):
         plan: ClipPlan,
         dialogue: Dialogue,
         pixels: PixelFormat,
-        first_seed: int = 0,
     ) -> None:
         self._make_sample = make_sample
         self._split = split
@@ -211,7 +210,6 @@ class ExampleDataset(Dataset[Example]):
         self._plan = plan
         self._dialogue = dialogue
         self._pixels = pixels
-        self._first_seed = first_seed
 
     def __len__(self) -> int:
         return self._length
@@ -219,15 +217,15 @@ class ExampleDataset(Dataset[Example]):
     def __getitem__(self, index: int) -> Example:
         if not 0 <= index < self._length:
             raise IndexError(index)
-        plan, seed = self._plan, self._first_seed + index
+        plan = self._plan
         num_rounds = plan.num_rounds[index % len(plan.num_rounds)]
-        rng = np.random.default_rng((seed, 0x57AB))
+        rng = np.random.default_rng((index, 0x57AB))
         num_dropped = 0
         if num_rounds == max(plan.num_rounds) and rng.random() < plan.joined_late:
             num_dropped = int(rng.integers(1, plan.max_dropped + 1))
         is_calm = plan.calm > 0 and rng.random() < plan.calm
         sample = self._make_sample(
-            seed,
+            index,
             self._split,
             num_rounds + num_dropped,
             drills=plan.drills,

@@ -17,18 +17,21 @@ from transformers import AutoModelForImageTextToText, TrainingArguments
 from models.data.finding import Finding
 from models.data.sessions import SessionFile
 from models.training.accuracy import teacher_forced_accuracy
-from models.training.checkpoints import newest_checkpoint
+from models.training.checkpoints import newest_checkpoint, step_of
 from models.training.collator import Collator
 from models.training.fine_tune_data import PackCollator, PackDataset, PackPlan
 from models.training.loss import class_weights
 from models.training.recipes import FineTuneRecipe
-from models.training.run_record import RunRecord
+from models.training.run_record import RunRecord, file_hash
 from models.training.trainer import StreamoTrainer
 from models.training.training_model import TrainingModel
 from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat
 from models.vlm.state import State
 from models.vlm.streamo_config import StreamoConfig
+
+# Of the model's folder: what a step sees, and how it is cut.
+_DECISIVE_FILES = ("streamo.json", "tokenizer.json", "preprocessor_config.json")
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,10 @@ class FineTuneRun:
         on_finding: Callable[[Finding], None] = lambda finding: None,
         on_sample: Callable[[int, int], None] = lambda num_read, num_all: None,
     ) -> None:
-        """`model_dir`: a checkpoint of `streamo model prepare`, or one that was tuned before."""
+        """`model_dir`: a checkpoint of `streamo model prepare`, or one that was tuned before.
+
+        ValueError where the recipe's batch cannot be shared out among the processes.
+        """
         self._recipe = recipe
         self._model_dir = model_dir
         self._data = data
@@ -77,7 +83,11 @@ class FineTuneRun:
         self._devices = devices if devices is not None else Devices()
         self._on_finding = on_finding
         self._on_sample = on_sample
-
+        self._packs_per_process, remainder = divmod(recipe.batch_packs, self._devices.num_processes)
+        if remainder or not self._packs_per_process:
+            raise ValueError(
+                f"batch_packs {recipe.batch_packs}: must be a multiple of the {self._devices.num_processes} processes"
+            )
         self._datasets: dict[str, PackDataset] = {}
 
     def read(self) -> None:
@@ -108,7 +118,8 @@ class FineTuneRun:
     def state_weights(self) -> dict[State, tuple[int, float]]:
         """How many rounds of each state are learnt in an epoch, and what the loss gives each; after `read`.
 
-        With the balance "frequency" the weights are those of the whole data, about which those of the batches vary.
+        Weights are those of the whole data, whatever of it a step sees: a packed sequence alone may hold nothing but
+        Silence.
         """
         counts, balance = self._datasets["train"].state_counts, self._recipe.loss.balance
         weights = class_weights(torch.tensor(counts, dtype=torch.float64), balance).tolist()
@@ -142,11 +153,13 @@ class FineTuneRun:
         if checkpoint is None:
             self._record.write(self._dir)
         self.read()
+        if checkpoint is not None and step_of(checkpoint) >= self.num_steps:
+            return True  # Trainer looks for the end after a step, and would make one more
         train_set, validation = self._datasets["train"], self._datasets.get("validation")
         state_token_ids, collator = train_set.dialogue.state_token_ids, Collator(train_set.pixels)
         torch.manual_seed(recipe.seed)
         vlm, loss = self._load(), recipe.loss
-        if loss.balance == "class_balanced":
+        if loss.balance is not None:
             loss = replace(loss, class_counts=train_set.state_counts)
         model = TrainingModel(vlm, state_token_ids, loss)
         layer_name = type(vlm.model.language_model.layers[0]).__name__
@@ -172,7 +185,9 @@ class FineTuneRun:
 
     @cached_property
     def _record(self) -> RunRecord:
-        return RunRecord.of(self._recipe, self._data.train)
+        files = {name: file_hash(self._model_dir / name) for name in _DECISIVE_FILES}
+        data = {"data": file_hash(self._data.train), "skip_broken": self._data.skip_broken}
+        return RunRecord.of(self._recipe, {**files, **data})
 
     def _dataset(self, path: Path) -> PackDataset:
         recipe, streamo = self._recipe, StreamoConfig.load(self._model_dir)
@@ -208,11 +223,6 @@ class FineTuneRun:
 
     def _arguments(self, layer_name: str, *, has_validation: bool) -> TrainingArguments:
         recipe, devices = self._recipe, self._devices
-        accumulation, remainder = divmod(recipe.batch_packs, devices.num_processes)
-        if remainder or not accumulation:
-            raise ValueError(
-                f"batch_packs {recipe.batch_packs}: must be a multiple of the {devices.num_processes} processes"
-            )
         sharding: dict[str, Any] = {}
         if devices.shards:
             sharding = {
@@ -228,7 +238,7 @@ class FineTuneRun:
             output_dir=str(self._dir),
             num_train_epochs=recipe.num_epochs,
             per_device_train_batch_size=1,
-            gradient_accumulation_steps=accumulation,
+            gradient_accumulation_steps=self._packs_per_process,
             learning_rate=recipe.learning_rate,
             lr_scheduler_type="cosine",
             warmup_steps=recipe.warmup_share,

@@ -133,7 +133,8 @@ def _write_weights(base: Path, out: Path, sources: dict[int, list[int]]) -> int:
     if not num_rows:
         raise ValueError(f"{base} holds no embed_tokens.weight")
     if index is not None:
-        index.setdefault("metadata", {})["total_size"] = index["metadata"].get("total_size", 0) + growth_bytes
+        metadata = index.setdefault("metadata", {})
+        metadata["total_size"] = metadata.get("total_size", 0) + growth_bytes
         _write_json(out / _INDEX, index)
     return num_rows
 
@@ -159,8 +160,6 @@ def _set_vocab_size(config: dict[str, Any], num_rows: int) -> None:
 def _write_tokenizer_config(base: Path, out: Path, ids: dict[str, int]) -> None:
     """So that Hugging Face's own tokenizer classes know the tokens as well."""
     path = base / "tokenizer_config.json"
-    if not path.is_file():
-        return
     config = _read_json(path)
     if "added_tokens_decoder" in config:
         flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import Qwen2_5_VLForConditionalGeneration, TrainingArguments
 
 from models.data.place import simulated
+from models.data.place.data_set import SIMULATOR_VERSION
 from models.data.place.truth import CELL_COLS, CELL_ROWS
 from models.training.accuracy import teacher_forced_accuracy
 from models.training.checkpoints import export_checkpoint, newest_checkpoint
@@ -24,6 +25,7 @@ from models.training.corpus import tokenizer_texts
 from models.training.dataset import ClipPlan, Example, ExampleDataset, SampleMaker
 from models.training.muon import Muon
 from models.training.recipes import ScratchRecipe
+from models.training.run_record import RunRecord
 from models.training.scratch_model import write_random_checkpoint
 from models.training.tokenizer import train_tokenizer
 from models.training.trainer import StreamoTrainer
@@ -44,7 +46,9 @@ class Simulator:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run may use. Equal recipes give equal batches on any; sums may differ in their last bits."""
+    """What a run may use. Equal recipes give equal batches on any. Gradients differ a little with the processes: heads
+    weigh the means of each alike, whatever was asked there.
+    """
 
     num_threads: int = 1
     num_workers: int = 0
@@ -78,16 +82,22 @@ class ScratchRun:
         """Train to the recipe's last step, or to SIGTERM; blocks. A resumed run is the uninterrupted one.
 
         `warmed`: begin with the model of this folder, the `warmed/` of another run, instead of warming a tower up.
-        ValueError if there is nothing to resume, or if a new run would overwrite an old one.
+        ValueError if there is nothing to resume, if the recipe is not what the run began with, if a new run would
+        overwrite an old one, or if `warmed` has another tokenizer or size of frames.
         """
         torch.set_num_threads(self._machine.num_threads)
         init_dir = self._dir / "init"
         if resume and not init_dir.exists():
             raise ValueError(f"{self._dir} holds no run to resume")
-        if not resume:
+        record = RunRecord.of(self._recipe, {"simulator_version": SIMULATOR_VERSION})
+        if resume:
+            if warmed is not None:
+                raise ValueError("warmed: a run that is resumed has its tower already; leave it out")
+            record.check(self._dir)
+        else:
             if init_dir.exists():
                 raise ValueError(f"{self._dir} holds a run already; resume it, or name another folder")
-            self._by_one_process(lambda: self._write_init(warmed))
+            self._by_one_process(lambda: self._write_init(record, warmed))
         warmed_dir = self._dir / "warmed"
         if not warmed_dir.exists() and not self._warm_up():
             return
@@ -103,7 +113,7 @@ class ScratchRun:
             source = taught_dir
         self._pass(last, self._dir, source)
 
-    def _write_init(self, warmed: Path | None) -> None:
+    def _write_init(self, record: RunRecord, warmed: Path | None) -> None:
         recipe = self._recipe
         tokenizer = train_tokenizer(tokenizer_texts(), recipe.vocab_size)
         # Written last: whoever resumes takes a folder without it for no run.
@@ -111,8 +121,14 @@ class ScratchRun:
         write_random_checkpoint(
             partial, recipe.architecture, tokenizer, recipe.streamo, recipe.budget, recipe.seed
         )
+        record.write(self._dir)
         if warmed is not None:
+            for name in ("tokenizer.json", "preprocessor_config.json"):
+                if (warmed / name).read_bytes() != (partial / name).read_bytes():
+                    raise ValueError(f"{warmed}: its {name} is not that of this recipe")
             _copy_model(warmed, self._dir / "warmed")
+            # The prompt and the window are those that the rest is taught with.
+            recipe.streamo.save(self._dir / "warmed")
         partial.rename(self._dir / "init")
 
     def _warm_up(self) -> bool:

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
-from models.training.recipes import FineTuneRecipe
+from models.training.recipes import FineTuneRecipe, ScratchRecipe
 
 _FILE = "run.json"
 # These may change on the way: no step sees anything else for them.
-_FREE = ("save_every_steps", "log_every_steps")
+_FREE = ("save_every_steps", "log_every_steps", "eval_every_steps", "num_validation_samples")
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """`values`: the recipe's, by name, and what the training data hash to."""
+    """`values`: the recipe's, by name, and what else decides what a step sees."""
 
     values: dict[str, Any]
 
     @classmethod
-    def of(cls, recipe: FineTuneRecipe, data: Path) -> RunRecord:
+    def of(cls, recipe: FineTuneRecipe | ScratchRecipe, further: Mapping[str, Any]) -> RunRecord:
+        """`further`: JSON; of a file its hash."""
         values = {name: value for name, value in asdict(recipe).items() if name not in _FREE}
-        with data.open("rb") as file:
-            values["data"] = f"sha256:{file_digest(file, 'sha256').hexdigest()}"
-        return cls(json.loads(json.dumps(values)))
+        return cls(json.loads(json.dumps({**values, **further})))
 
     def write(self, run_dir: Path) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -46,3 +46,8 @@ class RunRecord:
             raise ValueError(
                 f"{run_dir} began with other data or settings ({told}); give it the same, or begin a new run"
             )
+
+
+def file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{file_digest(file, 'sha256').hexdigest()}"

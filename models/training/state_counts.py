@@ -16,7 +16,7 @@ from models.vlm.pixels import PixelFormat
 def estimated_state_counts(
     recipe: ScratchRecipe, simulator: Simulator | None = None, num_examples: int = 300
 ) -> tuple[int, int, int]:
-    """Silence, Standby, Response in all that the recipe's steps learn, from the first `num_examples` examples."""
+    """Silence, Standby, Response in all that the recipe's first pass learns, from the first `num_examples` examples."""
     streamo = recipe.streamo
     tokenizer = train_tokenizer(tokenizer_texts(), recipe.vocab_size)
     dialogue = Dialogue(tokenizer, streamo.system_prompt, streamo.max_instruction_tokens)

@@ -39,7 +39,12 @@ class StreamoTrainer(Trainer):
     def __init__(
         self, *args: Any, model_dir: Path, evaluation: Callable[[], dict[str, float]], **kwargs: Any
     ) -> None:
-        """`model_dir` holds the SIDE_FILES. `evaluation` gives the scores that are logged below `eval_`."""
+        """`model_dir` holds the SIDE_FILES, ValueError if not. `evaluation` gives the scores that are logged below
+        `eval_`."""
+        if missing := [name for name in SIDE_FILES if not (model_dir / name).is_file()]:
+            raise ValueError(
+                f"{model_dir} lacks {', '.join(missing)}: it cannot be served, nor can its checkpoints"
+            )
         self._run_callback = _RunCallback()
         super().__init__(*args, callbacks=[self._run_callback], **kwargs)
         self._model_dir = model_dir

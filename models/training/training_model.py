@@ -35,7 +35,6 @@ from models.vlm.model import FAMILIES
 class LossConfig:
     gamma: float = 2.0
     balance: Balance = "frequency"
-    detach: bool = False
     # Silence, Standby, Response in what is learnt, for the balance over a whole data set; None: over each batch.
     class_counts: tuple[int, int, int] | None = None
     # Weight of the truth heads' losses at the first step; it falls to zero in a straight line over the run.
@@ -50,8 +49,7 @@ class LossConfig:
 class TrainingModel(nn.Module):
     """`forward` gives the loss of a batch of `Collator`. Frozen parts are frozen by the caller.
 
-    The model's own language half runs over packed sequences, with exact rotary angles, as it is served. On a CPU
-    its last layer runs only where the result is wanted.
+    The model's own language half runs over packed sequences, with exact rotary angles, as it is served.
     """
 
     accepts_loss_kwargs = True  # tells Trainer that forward takes num_items_in_batch
@@ -157,13 +155,13 @@ class TrainingModel(nn.Module):
             self.state_token_ids,
             config.gamma,
             config.balance,
-            config.detach,
-            config.class_counts,
+            class_counts=config.class_counts,
         )
         is_state = torch.isin(targets, torch.tensor(self.state_token_ids, device=targets.device))
         self._note_parts(losses.detach(), is_state)
         losses = torch.where(is_state, losses, config.text_weight * losses)
-        loss = losses.sum() / (max(1, losses.numel()) if num_items_in_batch is None else num_items_in_batch)
+        num_targets = losses.numel() if num_items_in_batch is None else num_items_in_batch
+        loss = losses.sum() / torch.as_tensor(num_targets).clamp_min(1)
         if asked is not None:
             parts = self._truth_losses(visual, asked)
             parts["turn"] = self._loss_at_turns(hidden, at, input_ids[0], labels[0], asked)

@@ -25,14 +25,15 @@ def cut(
 ) -> Iterator[tuple[int, int, int]]:
     """(first round, rounds, rounds of context) of the windows of a session, so that each live round is learnt once.
 
-    The first window is the session's beginning, over as many past rounds as leave room for live ones; each further
-    one begins `overlap_rounds` before what is still to be learnt.
+    The first window begins with as many past rounds as the live ones leave room for, and with `overlap_rounds` of them
+    where they leave less; each further one begins `overlap_rounds` before what is still to be learnt.
     """
     if not 0 <= overlap_rounds < window_rounds:
         raise ValueError(
             f"overlap_rounds {overlap_rounds}: must be from 0 to below window_rounds {window_rounds}"
         )
-    first = max(0, first_live - overlap_rounds)
+    num_past = max(overlap_rounds, window_rounds - (num_rounds - first_live))
+    first = max(0, first_live - num_past)
     learnt = first_live
     while learnt < num_rounds:
         end = min(num_rounds, first + window_rounds)

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from models.data import sessions
-from models.data.check import class_balanced_weights
+from models.data.check import class_balanced_weights, frequency_weights
 from models.data.finding import BrokenSample, Finding
 from models.data.place.data_set import DataSetConfig, write_data_set
 from models.data.sessions import SessionFile
@@ -23,6 +24,7 @@ from models.training import fine_tune as fine_tune_module
 from models.training.checkpoints import newest_checkpoint
 from models.training.fine_tune import Devices, FineTuneData, FineTuneRun
 from models.training.fine_tune_data import PackDataset, PackPlan
+from models.training.loss import Balance
 from models.training.recipes import RECIPES, FineTuneRecipe, sft_3b, sft_7b
 from models.training.training_model import LossConfig, TrainingModel
 from models.vlm.dialogue import Dialogue
@@ -82,9 +84,11 @@ def test_states_are_counted_as_they_are_learnt(family_dir: Path, place: FineTune
     assert dataset.state_counts == counts and min(counts) > 0
 
 
-def test_a_class_balanced_loss_is_balanced_over_the_data(
-    tmp_path: Path, family_dir: Path, place: FineTuneData, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("balance", ["frequency", "class_balanced"])
+def test_a_loss_is_balanced_over_the_data(
+    tmp_path: Path, family_dir: Path, place: FineTuneData, monkeypatch: pytest.MonkeyPatch, balance: Balance
 ) -> None:
+    """Not over a packed sequence, which may hold nothing but Silence."""
     seen: list[LossConfig] = []
 
     class Witness(TrainingModel):
@@ -94,14 +98,13 @@ def test_a_class_balanced_loss_is_balanced_over_the_data(
 
     monkeypatch.setattr(fine_tune_module, "TrainingModel", Witness)
     recipe = replace(sft_3b(), **SMALL | {"batch_packs": 64})
-    recipe = replace(recipe, loss=replace(recipe.loss, balance="class_balanced"))
+    recipe = replace(recipe, loss=replace(recipe.loss, balance=balance))
     run = FineTuneRun(recipe, family_dir, place, tmp_path / "run", Devices(use_cpu=True))
     assert run.train() and newest_checkpoint(tmp_path / "run").name == f"checkpoint-{run.num_steps}"
     counts = tuple(count for count, _ in run.state_weights.values())
     assert [one.class_counts for one in seen] == [counts] and min(counts) > 0
-    assert [weight for _, weight in run.state_weights.values()] == pytest.approx(
-        class_balanced_weights(counts)
-    )
+    expected = class_balanced_weights if balance == "class_balanced" else frequency_weights
+    assert [weight for _, weight in run.state_weights.values()] == pytest.approx(expected(counts))
 
 
 def test_what_is_wrong_with_a_sample_names_it(tmp_path: Path, family_dir: Path, place: FineTuneData) -> None:
@@ -194,7 +197,20 @@ def test_a_run_is_resumed_with_what_it_began_with_or_not_at_all(
         fine_tune(recipe, family_dir, other, tmp_path, resume=True)
     with pytest.raises(ValueError, match=r"learning_rate was 0\.001, is 0\.5"):
         fine_tune(replace(recipe, learning_rate=0.5), family_dir, place, tmp_path, resume=True)
+    with pytest.raises(ValueError, match="skip_broken was False, is True"):
+        fine_tune(recipe, family_dir, replace(place, skip_broken=True), tmp_path, resume=True)
     fine_tune(replace(recipe, log_every_steps=3), family_dir, place, tmp_path, resume=True)
+    shutil.copytree(family_dir, tmp_path / "model")
+    replace(StreamoConfig.load(family_dir), window_rounds=4).save(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"streamo\.json was sha256"):
+        fine_tune(recipe, tmp_path / "model", place, tmp_path, resume=True)
+
+
+def test_a_run_that_is_over_is_over(tmp_path: Path, family_dir: Path, place: FineTuneData) -> None:
+    recipe = replace(sft_3b(), **SMALL | {"num_epochs": 0.5})
+    checkpoint = fine_tune(recipe, family_dir, place, tmp_path)
+    assert fine_tune(recipe, family_dir, place, tmp_path, resume=True) == checkpoint
+    assert len(list(tmp_path.glob("checkpoint-*"))) == 1
 
 
 def test_bf16_is_float32_but_for_its_rounding(
@@ -236,9 +252,12 @@ def test_all_processes_of_a_run_stop_at_the_same_step(tmp_path: Path) -> None:
 def test_recipes_that_do_not_fit_are_refused(tmp_path: Path, family_dir: Path, place: FineTuneData) -> None:
     with pytest.raises(ValueError, match="tokens, max_tokens is 100: raise it"):
         fine_tune(replace(sft_3b(), max_packed_tokens=100), family_dir, place, tmp_path)
-    run = FineTuneRun(sft_3b(), family_dir, place, tmp_path, Devices(use_cpu=True, num_processes=7))
     with pytest.raises(ValueError, match="batch_packs 512: must be a multiple of the 7 processes"):
-        run.train()
+        FineTuneRun(sft_3b(), family_dir, place, tmp_path, Devices(use_cpu=True, num_processes=7))
+    shutil.copytree(family_dir, tmp_path / "model")
+    (tmp_path / "model" / "tokenizer_config.json").unlink()
+    with pytest.raises(ValueError, match=r"lacks tokenizer_config\.json: it cannot be served"):
+        fine_tune(replace(sft_3b(), **SMALL), tmp_path / "model", place, tmp_path)
 
 
 @pytest.mark.parametrize(

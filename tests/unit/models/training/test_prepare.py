@@ -117,9 +117,13 @@ def test_what_cannot_be_prepared_is_refused(tmp_path: Path) -> None:
     (tmp_path / "without_weights" / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"lacks model\.safetensors"):
         prepare_checkpoint(tmp_path / "without_weights", tmp_path / "none", STREAMO)
+    shutil.copytree(base, tmp_path / "without_tokens")
+    (tmp_path / "without_tokens" / "tokenizer_config.json").unlink()
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json is missing"):
+        prepare_checkpoint(tmp_path / "without_tokens", tmp_path / "none", STREAMO)
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "model_type": "llama"}))
     with pytest.raises(ValueError, match="'llama' is not supported"):
         prepare_checkpoint(base, tmp_path / "none", STREAMO)
     # Nothing half-made is left.
-    assert {path.name for path in tmp_path.iterdir()} == {"base", "out", "without_weights"}
+    assert {path.name for path in tmp_path.iterdir()} == {"base", "out", "without_weights", "without_tokens"}

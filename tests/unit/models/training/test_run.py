@@ -23,6 +23,7 @@ from models.training.truth_heads import HEADS_OF_WHAT_IS_SEEN, TruthShape
 from models.vlm.dialogue import Dialogue
 from models.vlm.model import LanguageModel, VisionEncoder
 from models.vlm.pixels import PixelFormat
+from models.vlm.streamo_config import StreamoConfig
 from tests.support.square_sample import make_square_sample
 
 
@@ -97,6 +98,12 @@ def test_a_resumed_run_is_the_uninterrupted_one(
 
     with pytest.raises(ValueError, match="holds a run already"):
         ScratchRun(recipe, whole).train()
+    with pytest.raises(
+        ValueError, match=r"seed was 3, is 4; max_steps was 4, is 5|max_steps was 4, is 5; .*seed was"
+    ):
+        ScratchRun(replace(recipe, seed=4, max_steps=5), whole).train(resume=True)
+    with pytest.raises(ValueError, match="has its tower already"):
+        ScratchRun(recipe, whole).train(resume=True, warmed=broken / "warmed")
     with pytest.raises(ValueError, match="no run to resume"):
         ScratchRun(recipe, tmp_path / "none").train(resume=True)
 
@@ -175,6 +182,16 @@ def test_the_tower_learns_first_and_goes_on_with_what_it_has_learnt(
     assert not (tmp_path / "b" / "warm_up").exists()
     again = load_file(tmp_path / "b" / "warmed" / "model.safetensors")
     assert all(torch.equal(tensor, again[name]) for name, tensor in warmed.items())
+    # What is taught from there on is served with the prompt that it was taught with, not with that of the lessons.
+    streamo = replace(recipe.streamo, system_prompt="Quite another prompt.")
+    third = replace(recipe, max_steps=1, streamo=streamo)
+    ScratchRun(third, tmp_path / "c", simulator=Simulator(make_sample, 0)).train(
+        warmed=tmp_path / "a" / "warmed"
+    )
+    assert StreamoConfig.load(newest_checkpoint(tmp_path / "c")) == streamo
+    (tmp_path / "b" / "warmed" / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"its tokenizer\.json is not that of this recipe"):
+        ScratchRun(third, tmp_path / "d").train(warmed=tmp_path / "b" / "warmed")
 
 
 def test_an_exported_checkpoint_is_served(
@@ -184,6 +201,10 @@ def test_an_exported_checkpoint_is_served(
         newest_checkpoint(tmp_path)
     run_dir, target = tmp_path / "run", tmp_path / "served"
     ScratchRun(replace(recipe, max_steps=2), run_dir, simulator=Simulator(make_sample, 0)).train()
+    target.mkdir()
+    (target / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'
+    )
     export_checkpoint(newest_checkpoint(run_dir), target)
     assert not list(target.glob("*truth*")) and not list(target.glob("*.pt"))
     assert len({path.stat().st_mode for path in target.iterdir()}) == 1
@@ -191,6 +212,14 @@ def test_an_exported_checkpoint_is_served(
     assert language.config == recipe.streamo
     tokens = encoder.encode(list(make_sample(0, "test", 1).frames))
     assert tokens[0].shape == (2, language.hidden_size)
+
+
+def test_the_newest_checkpoint_is_the_last_whole_one(tmp_path: Path) -> None:
+    for name, state in (("9", "{}"), ("10", "{}"), ("11", '{"global'), ("12", None), ("9-good", "{}")):
+        (tmp_path / f"checkpoint-{name}").mkdir()
+        if state is not None:
+            (tmp_path / f"checkpoint-{name}" / "trainer_state.json").write_text(state)
+    assert newest_checkpoint(tmp_path).name == "checkpoint-10"
 
 
 def test_the_tiny_recipe_is_whole() -> None:

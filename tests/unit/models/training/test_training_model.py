@@ -81,6 +81,14 @@ def test_a_packed_batch_has_the_loss_of_hugging_faces_model(family_dir: Path, tr
     )
 
 
+def test_a_step_without_a_target_has_no_loss(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path, "qwen2_5_vl")
+    dialogue, pixels, examples = load_parts(tmp_path)
+    batch = Collator(pixels)([replace(one, labels=np.full_like(one.labels, IGNORED)) for one in examples])
+    for num_items in (None, 0, torch.tensor(0)):
+        assert make_model(tmp_path, dialogue)(**batch, num_items_in_batch=num_items)["loss"] == 0
+
+
 def test_words_weigh_as_much_as_is_asked(tmp_path: Path) -> None:
     write_tiny_model(tmp_path, "qwen2_5_vl")
     dialogue, pixels, examples = load_parts(tmp_path)

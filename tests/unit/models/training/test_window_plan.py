@@ -18,6 +18,12 @@ def test_each_live_round_is_learnt_once_and_behind_enough_context(
     assert learnt == list(range(first_live, num_rounds))
 
 
+def test_past_rounds_fill_what_live_ones_leave() -> None:
+    assert list(cut(60, 50, 120, 30)) == [(0, 60, 50)]
+    assert list(cut(310, 300, 120, 30)) == [(190, 120, 110)]
+    assert next(cut(310, 100, 120, 30)) == (70, 120, 30)
+
+
 def windows(lengths: list[int]) -> list[Window]:
     return [Window(index, 0, 0, 1, 0, length) for index, length in enumerate(lengths)]
 
