@@ -249,7 +249,8 @@ class ExampleDataset(Dataset[Example]):
         # What is told in the first live round depends on what went before, and is another thing for each of them.
         first_learnt = max(num_context, sample.first_live + 1)
         others = tuple(
-            OtherDialogue.draw(other, first_learnt, self._dialogue, rng) for other in sample.others
+            OtherDialogue.draw(other, first_learnt, plan.full_rounds, self._dialogue, rng)
+            for other in sample.others
         )
         return replace(example, others=others)
 

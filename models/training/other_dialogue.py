@@ -9,9 +9,10 @@ from typing import TypedDict
 import numpy as np
 import torch
 
-from models.data.sample import OtherInstruction
+from models.data.sample import NO_ANSWER, OtherInstruction
 from models.training.loss import IGNORED
 from models.vlm.dialogue import Dialogue
+from models.vlm.state import State
 
 _MAX_TIME_MS = 1_000_000
 # About what a window of the embedded model has.
@@ -38,13 +39,23 @@ class OtherDialogue:
 
     @classmethod
     def draw(
-        cls, other: OtherInstruction, first_learnt: int, dialogue: Dialogue, rng: np.random.Generator
+        cls,
+        other: OtherInstruction,
+        first_learnt: int,
+        full_rounds: int,
+        dialogue: Dialogue,
+        rng: np.random.Generator,
     ) -> OtherDialogue:
-        """`first_learnt`: of the rounds."""
+        """`first_learnt`: of the rounds. Nothing in the dialogue answers another question: before the `full_rounds`-th
+        round its answer is owed, and that it has been told is learnt from there on only.
+        """
         prefix = dialogue.pinned_prefix(other.instruction)
         begin_ms = int(rng.integers(_MAX_TIME_MS))
         head = dialogue.frameless_round_head(begin_ms, begin_ms + 1000)
-        is_learnt = np.arange(len(other.states)) >= first_learnt
+        nth = np.arange(len(other.states))
+        is_learnt = nth >= first_learnt
+        if (other.answers != NO_ANSWER).any():
+            is_learnt &= (other.states != State.SILENCE) | (nth >= full_rounds)
         return cls(
             np.array(prefix + head, dtype=np.int64),
             len(prefix),

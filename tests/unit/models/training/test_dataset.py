@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from models.data.sample import Sample
+from models.data.sample import NO_ANSWER, OtherInstruction, Sample
 from models.training.collator import Collator
 from models.training.dataset import ClipPlan, Example, ExampleDataset, SampleMaker, drop_rounds, make_example
 from models.training.loss import IGNORED
+from models.training.other_dialogue import OtherDialogue
 from models.training.recipes import ScratchRecipe
 from models.vlm.dialogue import Dialogue
 from models.vlm.pixels import PixelFormat
@@ -301,6 +302,19 @@ def test_each_learnt_round_is_decided_under_each_other_instruction(
     late = replace(make_sample(0, "train", 5, num_others=1), first_live=2)
     dataset = make_dataset(lambda *_, **__: late, dialogue, pixels, replace(plan, joined_late=0.0))
     assert (dataset[0].others[0].states == IGNORED).tolist() == [True, True, True, False, False]
+
+
+def test_to_another_question_an_answer_is_owed_until_the_window_is_full(dialogue: Dialogue) -> None:
+    states = np.array([State.RESPONSE, State.SILENCE, State.RESPONSE, State.SILENCE, State.SILENCE])
+    answers = np.array([1, 1, 0, 0, 0])
+    question = OtherInstruction("Was it dark?", np.array([0]), answers, states)
+    watch = replace(question, answers=np.full(5, NO_ANSWER))
+    for other, expected in (
+        (question, [IGNORED, IGNORED, State.RESPONSE, IGNORED, State.SILENCE]),
+        (watch, [IGNORED, State.SILENCE, State.RESPONSE, State.SILENCE, State.SILENCE]),
+    ):
+        drawn = OtherDialogue.draw(other, 1, 4, dialogue, np.random.default_rng(0))
+        assert drawn.states.tolist() == expected
 
 
 def test_text_on_silence_is_refused(

@@ -42,7 +42,7 @@ class Case:
                 )
                 for text in ("Say when the lamp goes out.", "Is there a red car?")
             )
-            others = tuple(OtherDialogue.draw(other, 1, dialogue, rng) for other in asked)
+            others = tuple(OtherDialogue.draw(other, 1, 0, dialogue, rng) for other in asked)
             sample = random_sample(pixels, num_rounds, seed=num_rounds)
             own = make_example(sample, dialogue, pixels, window_rounds=WINDOW_ROUNDS)
             return replace(own, others=others)
