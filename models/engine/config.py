@@ -10,6 +10,8 @@ from models.vlm.streamo_config import StreamoConfig
 
 # A time tag grows with media time; what a session reserves is worked out for tags up to 10^10 s (317 years).
 MAX_MEDIA_TIME_MS = 9_999_999_999_900
+# Angles are computed in float64, which tells whole numbers apart up to here.
+MAX_POSITION = 2**53
 
 PinnedPositions = Literal["move", "keep"]
 
@@ -40,7 +42,8 @@ class EngineConfig:
     max_reply_tokens: int | None = None
     """Text tokens of a reply before it is cut; None: what the checkpoint was trained with."""
     max_frame_tokens: int = 128
-    """Most visual tokens of a frame, by which a session's window is reserved; 128 are 100,352 pixels."""
+    """Most visual tokens of a frame, by which a session's window is reserved; 128 are 100,352 pixels of
+    Qwen2.5-VL, whose visual tokens are 28 pixels wide, and 131,072 of Qwen3-VL."""
     block_tokens: int = 16
     """Token slots in a block, the unit in which the KV cache is handed out."""
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from models.engine.attention import AttentionBackend, attention_backend
-from models.engine.config import EngineConfig, SessionLimits
+from models.engine.config import MAX_POSITION, EngineConfig, SessionLimits
 from models.engine.engine_stats import EngineStats
 from models.engine.errors import BadLogits, EngineFull, IntegrityError, SessionExists, UnknownSession
 from models.engine.memory import Memory
@@ -28,7 +28,7 @@ from models.vlm.state import State
 
 
 class Engine:
-    """Sessions over one language model. Synchronous and deterministic; one thread may use it.
+    """Sessions over one language model. Synchronous and deterministic; one thread may use it, and others read `stats`.
 
     A session's pinned prefix stays for good. Of its rounds the last `window_rounds` are kept, as many of them
     as `max_window_tokens` has room for: before one begins that might not fit, the oldest are dropped, whole,
@@ -40,11 +40,13 @@ class Engine:
     def __init__(
         self, model: LanguageModel, config: EngineConfig, attention: AttentionBackend | None = None
     ) -> None:
+        """ValueError where not even one session could ever be opened."""
         self.config = config
         self._model = model
         self._limits = SessionLimits.of(config, model.config, model.dialogue)
         self._round_check = RoundCheck(self._limits, model.dialogue, model.visual_size, model.vocab_size)
         self._memory = Memory(model, config, self._limits)
+        self._memory.check_fits(model.dialogue.pinned_prefix("."))  # no session has a shorter one
         self._scheduler = Scheduler(config.max_batch_tokens)
         self._runner = ModelRunner(
             model,
@@ -77,9 +79,13 @@ class Engine:
         session begin.
 
         Raises SessionExists; EngineFull if the largest window this session may come to does not fit beside
-        those of the others; ValueError for a malformed instruction, sensitivity or round, and if not even one
-        round is sure to fit into `max_window_tokens` beside the instruction.
+        those of the others; ValueError for a malformed instruction, sensitivity, position or round, if not even one
+        round is sure to fit into `max_window_tokens` beside the instruction, and if the window could not fit alone.
         """
+        if type(first_position) is not int or not 0 <= first_position <= MAX_POSITION:
+            raise ValueError(
+                f"first_position must be a whole number from 0 to {MAX_POSITION}, got {first_position!r}"
+            )
         if not math.isfinite(sensitivity):
             raise ValueError(f"sensitivity must be finite, got {sensitivity}")
         if session_id in self._sessions:

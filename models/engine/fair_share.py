@@ -22,7 +22,7 @@ class _Standing:
 
     floor: int = 0
     tags: Mapping[StreamKey, int] = field(default_factory=dict)  # of the streams above the floor
-    cut: str = ""  # the session that got a part of its tokens
+    cut: str | None = None  # the session that got a part of its tokens
 
 
 class FairShare:
@@ -87,7 +87,7 @@ class FairShare:
             given.append((session, num_tokens))
             room -= num_tokens
             tags[stream] += num_tokens
-            cut = session.session_id if is_cut else ""
+            cut = session.session_id if is_cut else None
             if not is_cut:
                 lines[stream].pop()
             if lines[stream]:

@@ -57,6 +57,13 @@ class KVCache:
         for tensor in (self.keys, self.values):
             tensor.index_copy_(1, where_to, tensor.index_select(1, where_from))
 
+    def is_finite(self, slots: np.ndarray) -> bool:
+        """Whether all keys and values of these slots are numbers."""
+        where = self.index(slots)
+        return all(
+            bool(tensor.index_select(1, where).isfinite().all()) for tensor in (self.keys, self.values)
+        )
+
     def copy_turned(
         self, sources: np.ndarray, targets: np.ndarray, distances: Sequence[int], lengths: Sequence[int]
     ) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
 from models.engine.block_pool import BlockPool
 from models.engine.config import EngineConfig, SessionLimits
-from models.engine.errors import EngineFull
+from models.engine.errors import BadLogits, EngineFull
 from models.engine.kv_cache import KVCache
 from models.engine.pinned_prefix import PinnedPrefix, PinnedPrefixes
 from models.engine.session import Session
-from models.engine.slot_table import SlotTable
+from models.engine.slot_table import Eviction, SlotTable
 from models.vlm.model import LanguageModel
+
+# Of pinned prefixes, turned at a time: it takes several times the memory of their keys.
+_MAX_TURNED_TOKENS = 4096
 
 
 class Memory:
@@ -50,10 +53,10 @@ class Memory:
     ) -> tuple[PinnedPrefix, SlotTable]:
         """Hold what a session may need, or raise and change nothing.
 
-        EngineFull if it is more than what is free, ValueError if no window can hold a round of the session.
+        EngineFull if it is more than what is free, ValueError as `check_fits` raises it.
         """
-        capacity = self._limits.max_window_tokens(len(pinned_ids))
-        num_window_blocks = -(-capacity // self._block_tokens)
+        capacity = self.check_fits(pinned_ids)
+        num_window_blocks = self._num_blocks(capacity)
         num_blocks = num_window_blocks + self.prefixes.num_blocks_to_hold(pinned_ids, first_position)
         if num_blocks > self.pool.num_free:
             budget = self.pool.num_blocks * self._block_tokens
@@ -64,6 +67,23 @@ class Memory:
         blocks = self.pool.allocate(num_window_blocks)
         prefix = self.prefixes.hold(pinned_ids, first_position)
         return prefix, SlotTable(blocks, self._block_tokens, capacity, len(pinned_ids))
+
+    def check_fits(self, pinned_ids: Sequence[int]) -> int:
+        """The most tokens that a session's window may come to. ValueError if no window can hold a round of it, or if it
+        is more than the whole budget.
+        """
+        capacity = self._limits.max_window_tokens(len(pinned_ids))
+        needed = (self._num_blocks(capacity) + self._num_blocks(len(pinned_ids))) * self._block_tokens
+        budget = self.pool.num_blocks * self._block_tokens
+        if needed > budget:
+            raise ValueError(
+                f"a session may come to {needed} KV tokens, the whole budget is {budget}: raise max_kv_tokens, or "
+                "lower window_rounds or max_window_tokens"
+            )
+        return capacity
+
+    def _num_blocks(self, num_tokens: int) -> int:
+        return -(-num_tokens // self._block_tokens)
 
     def release(self, prefix: PinnedPrefix, table: SlotTable) -> None:
         self.pool.release(table.blocks)
@@ -82,12 +102,13 @@ class Memory:
             np.concatenate([plan.targets for _, plan in planned]),
         )
         if self._moves_pinned:
-            self.cache.copy_turned(
-                np.concatenate([session.prefix.slots for session, _ in planned]),
-                np.concatenate([session.table.pinned_slots for session, _ in planned]),
-                [session.pinned_distance(plan) for session, plan in planned],
-                [len(session.prefix) for session, _ in planned],
-            )
+            for few in _in_parts(planned):
+                self.cache.copy_turned(
+                    np.concatenate([session.prefix.slots for session, _ in few]),
+                    np.concatenate([session.table.pinned_slots for session, _ in few]),
+                    [session.pinned_distance(plan) for session, plan in few],
+                    [len(session.prefix) for session, _ in few],
+                )
         return sum(session.evict(plan) for session, plan in planned)
 
     def copy_prefixes(self, sessions: Collection[Session]) -> None:
@@ -103,10 +124,16 @@ class Memory:
             session.adopt_prefix()
 
     def save_prefixes(self, sessions: Collection[Session]) -> None:
-        """Make the master copies of pinned prefixes that have just been fed to their ends."""
+        """Make the master copies of pinned prefixes that have just been fed to their ends.
+
+        BadLogits, and nothing copied, for one that is not finite: a bad frame behind it reaches its keys, and whoever
+        took them from the master would be as bad.
+        """
         for session in sessions:
             prefix, table = session.prefix, session.table
             if not prefix.is_saved and table.end >= len(prefix):
+                if not self.cache.is_finite(table.pinned_slots):
+                    raise BadLogits((session.session_id,))
                 self.cache.copy(table.pinned_slots, prefix.slots)
                 prefix.is_saved = True
 
@@ -115,3 +142,16 @@ class Memory:
         self.pool.check_integrity(
             blocks for session in sessions for blocks in (session.table.blocks, session.prefix.blocks)
         )
+
+
+def _in_parts(planned: Sequence[tuple[Session, Eviction]]) -> Iterator[list[tuple[Session, Eviction]]]:
+    """At most _MAX_TURNED_TOKENS of pinned prefixes each, or one session."""
+    part: list[tuple[Session, Eviction]] = []
+    num_tokens = 0
+    for session, plan in planned:
+        if part and num_tokens + len(session.prefix) > _MAX_TURNED_TOKENS:
+            yield part
+            part, num_tokens = [], 0
+        part.append((session, plan))
+        num_tokens += len(session.prefix)
+    yield part

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 from models.engine.config import MAX_MEDIA_TIME_MS, SessionLimits
 from models.engine.round import RoundInput
@@ -22,6 +23,13 @@ class RoundCheck:
     vocab_size: int
 
     def check(self, one: RoundInput) -> None:
+        if one.frame.ndim != 2:
+            raise ValueError(f"frame must be [tokens, values], got {list(one.frame.shape)}")
+        for name, whole in (("grid", one.grid), ("start_ms", (one.start_ms,)), ("end_ms", (one.end_ms,))):
+            if not all(isinstance(number, Integral) for number in whole) or (
+                name == "grid" and len(whole) != 2
+            ):
+                raise ValueError(f"{name} must be of whole numbers, and a grid of two, got {whole}")
         rows, cols = one.grid
         num_tokens = len(one.frame)
         if one.kept is None:
@@ -33,7 +41,7 @@ class RoundCheck:
                 f"kept must be bool [{rows * cols}] for a grid of {rows}x{cols} and keep a token, "
                 f"got {one.kept.dtype} {list(one.kept.shape)}"
             )
-        if one.frame.ndim != 2 or rows < 1 or cols < 1 or num_kept != num_tokens:
+        if rows < 1 or cols < 1 or num_kept != num_tokens:
             raise ValueError(
                 f"frame of shape {tuple(one.frame.shape)} does not fill {num_kept} places of a grid of "
                 f"{rows}x{cols}"

@@ -308,7 +308,10 @@ class Session:
 
     def _reply(self, current: Round, truncated: bool) -> Reply:
         token_ids = tuple(current.reply[1:])
-        return Reply(self.session_id, current.index, token_ids, self._dialogue.text(token_ids), truncated)
+        text = self._dialogue.text(token_ids)
+        if truncated:
+            text = text.rstrip("\ufffd").rstrip()  # what is left of a character that was cut
+        return Reply(self.session_id, current.index, token_ids, text, truncated)
 
     def _head(self) -> Piece:
         """The head of the next round: made once, asked for whenever there might be room for it."""

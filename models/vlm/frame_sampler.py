@@ -53,6 +53,7 @@ class FrameSampler:
         self._last_seen_ms: int | None = None
         self._kept_ms: int | None = None
         self._kept_blocks: np.ndarray | None = None
+        self._size: tuple[int, ...] | None = None
 
     def due(self, media_time_ms: int) -> bool:
         """False if `keep` would say no whatever the picture: the caller may skip decoding or resizing it."""
@@ -72,13 +73,14 @@ class FrameSampler:
                 f"media_time_ms {media_time_ms} does not rise above {self._last_seen_ms}; "
                 "use a new FrameSampler for a new epoch"
             )
+        if self._size not in (None, picture.shape):
+            raise ValueError("picture: its size changed within an epoch; use a new FrameSampler")
+        self._size = picture.shape
         self._last_seen_ms = media_time_ms
         if not self.due(media_time_ms):
             return False
         blocks = self._block_means(picture)
         if self._kept_ms is not None and self._kept_blocks is not None:
-            if blocks.shape != self._kept_blocks.shape:
-                raise ValueError("picture: its size changed within an epoch; use a new FrameSampler")
             floor_reached = media_time_ms - self._kept_ms >= self.config.max_interval_ms
             change = float(np.abs(blocks - self._kept_blocks).max())
             if not floor_reached and change < self.config.change_threshold:

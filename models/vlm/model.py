@@ -165,6 +165,11 @@ class LanguageModel:
         put_weights(text, weights, model_dir)
         if lm_head is None:
             raise ValueError(f"{model_dir} has no lm_head.weight, and config.json does not tie it")
+        shape = (config.text_config.vocab_size, config.text_config.hidden_size)
+        if tuple(lm_head.shape) != shape:
+            raise ValueError(
+                f"{model_dir}: lm_head.weight is {list(lm_head.shape)}, config.json says {list(shape)}"
+            )
         streamo = StreamoConfig.load(model_dir)
         dialogue = Dialogue.load(model_dir, streamo.system_prompt, streamo.max_instruction_tokens)
         if dialogue.vocab_size > config.text_config.vocab_size:

@@ -33,7 +33,7 @@ class StreamoConfig:
                 raise ValueError(f"{FILE_NAME}: {name} must be at least 1, got {value}")
         if not isinstance(self.system_prompt, str):
             raise ValueError(f"{FILE_NAME}: system_prompt must be a text, got {self.system_prompt!r}")
-        is_number = [isinstance(bias, int | float) and math.isfinite(bias) for bias in self.state_bias]
+        is_number = [type(bias) in (int, float) and math.isfinite(bias) for bias in self.state_bias]
         if is_number != [True, True]:
             raise ValueError(
                 f"{FILE_NAME}: state_bias must be two finite numbers, for Standby and Response, got {self.state_bias}"
@@ -46,6 +46,8 @@ class StreamoConfig:
         if not path.is_file():
             raise ValueError(f"{path} is missing: this is not a checkpoint made by a Streamo recipe")
         values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError(f"{path} must hold an object, got {type(values).__name__}")
         known = {field.name for field in fields(cls)}
         if unknown := sorted(values.keys() - known):
             raise ValueError(f"{path} has unknown names {unknown}; known are {sorted(known)}")

@@ -164,6 +164,47 @@ def test_logits_that_are_no_numbers_name_their_session_and_harm_no_other(model: 
     assert_same(found, run_all(alone, {"good": rounds})["good"])
 
 
+def test_a_bad_frame_of_a_replay_harms_no_session_that_begins_alike(model: LanguageModel) -> None:
+    """Nothing of a replay is read, and behind it stands the prefix that others take over."""
+    engine = Engine(model, CONFIG)
+    (one,) = make_rounds(model, 0, 1)
+    silence = tuple(model.dialogue.reply(State.SILENCE))
+    bad = replace(one, frame=one.frame * float("nan"), forced_reply=silence)
+    engine.open("bad", INSTRUCTIONS[0], [bad])
+    with pytest.raises(BadLogits) as raised:
+        engine.step()
+    assert raised.value.session_ids == ("bad",)
+    engine.close("bad")
+    engine.open("good", INSTRUCTIONS[0])
+    found = run_all(engine, {"good": make_rounds(model, 1, 3)})["good"]
+    alone = Engine(model, CONFIG)
+    alone.open("good", INSTRUCTIONS[0])
+    assert_same(found, run_all(alone, {"good": make_rounds(model, 1, 3)})["good"])
+
+
+def test_a_session_that_could_never_fit_is_not_asked_to_wait(model: LanguageModel) -> None:
+    with pytest.raises(ValueError, match="the whole budget is 16: raise max_kv_tokens"):
+        Engine(model, replace(CONFIG, max_kv_tokens=16))
+    with pytest.raises(ValueError, match=r"max_window_tokens \(1\) cannot hold"):
+        Engine(model, replace(CONFIG, max_window_tokens=1))
+    shortest = Engine(model, CONFIG)
+    shortest.open("gate", ".")
+    needed = shortest.stats.held_blocks * CONFIG.block_tokens
+    engine = Engine(model, replace(CONFIG, max_kv_tokens=needed))
+    with pytest.raises(ValueError, match="the whole budget"):
+        engine.open("gate", INSTRUCTIONS[0] * 3)
+    engine.open("gate", ".")
+    engine.check_integrity()
+
+
+@pytest.mark.parametrize("position", [-1, 2**53 + 1, 1.0, None])
+def test_positions_begin_at_a_whole_number(model: LanguageModel, position: object) -> None:
+    engine = Engine(model, CONFIG)
+    with pytest.raises(ValueError, match="first_position"):
+        engine.open("gate", INSTRUCTIONS[0], first_position=position)
+    engine.check_integrity()
+
+
 def test_a_session_that_might_not_fit_is_refused_and_closing_makes_room(model: LanguageModel) -> None:
     engine = Engine(model, replace(CONFIG, max_sessions=100, max_kv_tokens=1000))
     engine.open("s0", INSTRUCTIONS[0])
@@ -254,6 +295,10 @@ def test_sessions_are_told_apart(model: LanguageModel) -> None:
     [
         ({"grid": (3, 3)}, "grid"),
         ({"frame": torch.zeros(6)}, "frame"),
+        ({"frame": torch.tensor(1.0)}, "frame"),
+        ({"grid": (2, 3, 1)}, "grid"),
+        ({"start_ms": 0.5}, "start_ms"),
+        ({"end_ms": 2500.0}, "end_ms"),
         ({"frame": torch.zeros(6, 3), "grid": (2, 3)}, "frame"),
         ({"frame": torch.zeros(12, 64), "grid": (3, 4)}, "max_frame_tokens"),
         ({"start_ms": -1}, "start_ms"),

@@ -97,8 +97,9 @@ def test_caller_mistakes_are_told():
     sampler.keep(5, still())
     with pytest.raises(ValueError, match="media_time_ms"):
         sampler.keep(5, still())
-    with pytest.raises(ValueError, match="size changed"):
-        sampler.keep(2000, np.zeros((10, 10, 3), np.uint8))
+    for height, width in ((10, 10), (168, 224)):
+        with pytest.raises(ValueError, match="size changed"):
+            sampler.keep(2000, np.zeros((height, width, 3), np.uint8))
     with pytest.raises(ValueError, match="picture"):
         sampler.keep(3000, np.zeros((84, 112), np.uint8))
     with pytest.raises(ValueError, match="min_fps"):

@@ -214,6 +214,14 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path, family: F
     with pytest.raises(ValueError, match=r"lm_head\.weight"):
         LanguageModel.load(tmp_path)
 
+    path = tmp_path / "model.safetensors"
+    weights = load_file(path)
+    embeddings = next(tensor for name, tensor in weights.items() if name.endswith("embed_tokens.weight"))
+    save_file({**weights, "lm_head.weight": embeddings[:-3].clone()}, path, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"lm_head\.weight is \[\d+, \d+\], config\.json says"):
+        LanguageModel.load(tmp_path)
+    save_file(weights, path, {"format": "pt"})
+
     config["text_config"]["intermediate_size"] *= 2
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"not those of its config\.json.*\n.*mlp"):

@@ -30,6 +30,7 @@ def test_what_was_saved_is_read_back(tmp_path: Path) -> None:
         ({"state_bias": [0.5, float("nan")]}, "state_bias must be two finite numbers"),
         ({"state_bias": 0.5}, "state_bias"),
         ({"state_bias": ["a", "b"]}, "state_bias"),
+        ({"state_bias": [True, False]}, "state_bias"),
         ({"window_rounds": 0}, "window_rounds must be at least 1"),
         ({"window_rounds": "32"}, "window_rounds must be a whole number, got '32'"),
         ({"window_rounds": 32.5}, "window_rounds must be a whole number, got 32.5"),
@@ -42,4 +43,10 @@ def test_what_was_saved_is_read_back(tmp_path: Path) -> None:
 def test_a_mistake_is_named(tmp_path: Path, values: dict[str, object], told: str) -> None:
     write(tmp_path, **values)
     with pytest.raises(ValueError, match=told):
+        StreamoConfig.load(tmp_path)
+
+
+def test_a_file_that_holds_no_object_is_named(tmp_path: Path) -> None:
+    (tmp_path / "streamo.json").write_text("[1, 2]")
+    with pytest.raises(ValueError, match=r"streamo\.json must hold an object, got list"):
         StreamoConfig.load(tmp_path)
