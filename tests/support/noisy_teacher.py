@@ -69,7 +69,7 @@ def make_clip(folder: Path, seed: int, duration_s: int, size: tuple[int, int] = 
                 thumbs.append(_thumb(Image.fromarray(picture)))
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
-    told = [act for act in script.acts if act.kind in TOLD_KINDS and act.end_ms <= (duration_s - 1) * 1000]
+    told = [act for act in script.acts if act.kind in TOLD_KINDS and act.end_ms <= (duration_s - 2) * 1000]
     views = [script.view(time_ms) for time_ms in range(0, duration_s * 1000, 250)]
     people = [str(len(view.people)) for view in views]
     cars = [view.car_at_gate or "none" for view in views]

@@ -1,5 +1,6 @@
 """What of a teacher's claims is believed. Pure functions of claims and of what independent looks found."""
 
+import math
 import re
 import statistics
 from collections.abc import Callable, Iterable
@@ -39,7 +40,6 @@ _FILLERS = frozenset(
 _MIN_WORDS = 2
 _SAME_WORDS = 0.8
 _NEAR_S = 3.0
-_LAST_S = 1.0
 
 
 def clean_caption(text: str) -> str:
@@ -70,8 +70,10 @@ def agree(one: Span, other: Span, config: FilterConfig) -> bool:
 
 
 def is_over(end_s: float, duration_s: float) -> bool:
-    """Whether a frame of the clip is left to tell it on."""
-    return end_s <= duration_s - _LAST_S
+    """Whether a frame of the clip is left to tell it on, however its sample is laid out."""
+    # A sample's latest time for it is the next whole second and one more; our own recipe has a round at every whole
+    # second before the clip's last.
+    return math.ceil(end_s) + 1 <= int(duration_s) - 1
 
 
 def sound(claims: Iterable[Claim], duration_s: float) -> list[tuple[Claim, str]]:

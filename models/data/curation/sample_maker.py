@@ -81,7 +81,8 @@ class SampleMaker:
             return self._sample("grounding", query, "0.0", [])
         text = span_text(round(claim.start_s * 1000), round(claim.end_s * 1000))
         earliest_s = math.ceil(claim.end_s) + 1
-        room_s = int(self._clip.duration_s) - earliest_s
+        # The moments before the clip's last whole second: our own recipe has no round later.
+        room_s = int(self._clip.duration_s) - 1 - earliest_s
         if room_s >= 1 and self._draw(f"direction/{query}", 2):
             asked_s = earliest_s + self._draw(f"asked/{query}", room_s)
             time = f"{asked_s + 1:.1f}"

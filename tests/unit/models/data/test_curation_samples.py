@@ -1,20 +1,27 @@
 """Kept claims through the raw format and its conversion: what a model would be taught, frame by frame."""
 
+import json
 import math
+import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.data.curation import filters
 from models.data.curation.claims import Answer, Claim, Question
 from models.data.curation.clip import Clip
 from models.data.curation.sample_maker import INSTRUCTIONS, SampleMaker
 from models.data.raw_sample import RawSample
+from models.data.sessions import SessionFile
 from models.data.stream_format import FrameRound, frame_rounds
+from models.data.video_file import VideoFile
 from models.vlm.state import State
 
 DURATION_S = 60
+CLIP_FPS = 8
 
 
 def maker(key: str = "abc", seed: int = 0) -> SampleMaker:
@@ -128,3 +135,55 @@ def test_samples_name_their_clip_and_vary_their_instruction() -> None:
         }
         assert drawn == set(INSTRUCTIONS[task])
     assert maker("k", 3).captions("event", claim) == maker("k", 3).captions("event", claim)
+
+
+def believed_samples(rng: random.Random, duration_s: float) -> Iterator[tuple[RawSample, str]]:
+    """Of a clip of that length, with what each tells, of a claim at any time of it that the filters let pass."""
+    clip = Clip(f"{duration_s}", "mine", "v.mp4", "sha", 0.0, duration_s, Path("clips/v.mp4"))
+    maker = SampleMaker(clip, seed=0)
+    end_s = round(rng.uniform(0, duration_s), 1)
+    claim = Claim("a man came", max(0.0, end_s - rng.choice((0.0, 0.5, 3.0))), end_s)
+    if not filters.sound([claim], duration_s)[0][1]:
+        yield maker.narration([Claim(claim.text, end_s, end_s)]), claim.text
+        yield maker.captions("event", [claim]), claim.text
+        yield maker.grounding("When did a man come?", claim), " to "
+    question, reason = filters.sound_question(
+        Question("Who is there?", (Answer(0.0, "nobody"), Answer(end_s, "a man"))), duration_s
+    )
+    if not reason:
+        yield maker.qa(question), "a man"
+
+
+@pytest.mark.parametrize("fps", [1.0, 2.0])
+def test_what_the_filters_let_pass_is_told_in_the_conversion_and_in_our_own_recipe(
+    fps: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def opened(path: Path) -> VideoFile:
+        duration_s = float(path.parent.name)
+        return VideoFile(path, int(duration_s * CLIP_FPS), CLIP_FPS)
+
+    monkeypatch.setattr(VideoFile, "open", opened)
+    rng = random.Random(1)
+    durations_s = [round(rng.uniform(8, 60), rng.choice((0, 3))) for _ in range(400)]
+    samples = [
+        (raw.model_copy(update={"video_path": f"{duration_s}/v.mp4"}), text)
+        for duration_s in durations_s
+        for raw, text in believed_samples(rng, duration_s)
+    ]
+    assert len(samples) > 1200
+    path = tmp_path / "raw.json"
+    path.write_text(json.dumps([raw.to_element() for raw, _ in samples]))
+    file = SessionFile(path, tmp_path, fps)
+    for index, (raw, text) in enumerate(samples):
+        rounds, left_out = frame_rounds(raw, opened(Path(raw.video)).num_frames_at(fps), fps)
+        assert left_out == []
+        assert any(text in turn.text for turn in rounds)
+        findings: list[object] = []
+        sessions = file.sessions(index, findings.append)
+        assert findings == []
+        assert any(text in one.text for session in sessions for one in session.rounds)
+
+
+def test_the_latest_that_can_be_told_is_told_on_the_last_frame() -> None:
+    assert filters.is_over(8.0, 10.0) and filters.is_over(8.0, 10.9)
+    assert not filters.is_over(8.1, 10.9)
