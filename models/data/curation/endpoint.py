@@ -6,26 +6,11 @@ import socket
 import threading
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 _MAX_REPLY_BYTES = 16 * 1024 * 1024
 _SHOWN_CHARS = 200
-
-
-class EndpointError(Exception):
-    """An exchange that brought no reply. `status` is HTTP's, 0 where there was none; `retry_after_s` what the endpoint
-    asked for. The text never holds the key."""
-
-    def __init__(self, text: str, status: int = 0, retry_after_s: float = 0.0) -> None:
-        super().__init__(text)
-        self.status = status
-        self.retry_after_s = retry_after_s
-
-    @property
-    def is_passing(self) -> bool:
-        """Whether the same request may succeed later."""
-        return self.status in (0, 408, 409, 425, 429) or self.status >= 500
 
 
 @dataclass(frozen=True)
@@ -35,6 +20,24 @@ class Reply:
     text: str
     prompt_tokens: int | None
     completion_tokens: int | None
+
+
+class EndpointError(Exception):
+    """An exchange that brought no reply. `status` is HTTP's, 0 where there was none; `retry_after_s` what the endpoint
+    asked for; `unusable` what cost tokens all the same. The text never holds the key."""
+
+    def __init__(
+        self, text: str, status: int = 0, retry_after_s: float = 0.0, unusable: Reply | None = None
+    ) -> None:
+        super().__init__(text)
+        self.status = status
+        self.retry_after_s = retry_after_s
+        self.unusable = unusable
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.status in (0, 408, 409, 425, 429) or self.status >= 500
 
 
 class Endpoint:
@@ -66,16 +69,18 @@ class Endpoint:
                 status,
                 _seconds(headers.get("retry-after", "")),
             )
+        paid: Reply | None = None
         try:
             answer = json.loads(payload)
+            if usage := answer.get("usage"):
+                paid = Reply("", usage.get("prompt_tokens"), usage.get("completion_tokens"))
             text = answer["choices"][0]["message"]["content"]
-            usage = answer.get("usage") or {}
             # Half a character, which JSON's escapes can hold, could not be kept.
             text = str(text or "").encode("utf-8", "replace").decode()
-            return Reply(text, usage.get("prompt_tokens"), usage.get("completion_tokens"))
+            return replace(paid or Reply("", None, None), text=text)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise EndpointError(
-                f"{self._url.netloc} answered no chat completion ({type(error).__name__})"
+                f"{self._url.netloc} answered no chat completion ({type(error).__name__})", unusable=paid
             ) from error
 
     def _post(self, body: bytes) -> tuple[int, Any, bytes]:

@@ -49,7 +49,8 @@ class Store:
 
 
 class Ledger:
-    """What has been paid, a line for each reply, written before the reply is used: nothing paid goes uncounted."""
+    """What has been paid, a line for each reply, written before the reply is used: nothing paid goes uncounted.
+    largest_tokens: of the dearest."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -58,6 +59,7 @@ class Ledger:
         self.prompt_tokens = 0
         self.completion_tokens = 0
         self.num_estimated = 0
+        self.largest_tokens = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         needs_newline = False
         if path.exists():
@@ -88,7 +90,9 @@ class Ledger:
         self._file.close()
 
     def _count(self, entry: dict[str, Any]) -> None:
+        prompt, completion = int(entry["prompt"]), int(entry["completion"])
         self.num_replies += 1
-        self.prompt_tokens += int(entry["prompt"])
-        self.completion_tokens += int(entry["completion"])
+        self.prompt_tokens += prompt
+        self.completion_tokens += completion
+        self.largest_tokens = max(self.largest_tokens, prompt + completion)
         self.num_estimated += bool(entry["estimated"])

@@ -103,7 +103,6 @@ class Teacher:
         self._turns = [threading.Lock() for _ in range(256)]  # by key
         self._lock = threading.Lock()
         self._reserved_tokens = 0
-        self._largest_tokens = 0
         self.counts = TeacherCounts()
 
     def stop(self, reason: str = "interrupted") -> None:
@@ -158,6 +157,8 @@ class Teacher:
                 self._pay(reply, request)
                 return reply
             except EndpointError as error:
+                if error.unusable is not None:
+                    self._pay(error.unusable, request)
                 self._tally(fault=f"status {error.status}" if error.status else "no answer")
                 if error.status in (401, 403, 404):
                     self.stop(f"the teacher cannot be used: {error}")
@@ -177,11 +178,12 @@ class Teacher:
         raise AssertionError("max_attempts is at least 1")
 
     def _reserve(self, request: Request) -> int:
-        """Sets aside what one exchange may cost: the dearest so far, or more where the request looks like more."""
+        """Sets aside what one exchange may cost: the dearest so far, in any run, or more where the request looks like
+        more."""
         budget = self._config.budget_tokens
         expected = _prompt_tokens(request) + self._config.max_reply_tokens
         with self._lock:
-            expected = max(expected, self._largest_tokens)
+            expected = max(expected, self._ledger.largest_tokens)
             spent = self._ledger.total_tokens
             if budget is not None and spent + self._reserved_tokens + expected > budget:
                 self.stop(
@@ -199,8 +201,6 @@ class Teacher:
             prompt = _prompt_tokens(request)
         if completion is None:
             completion = 1 + len(reply.text) // _CHARS_PER_TOKEN
-        with self._lock:
-            self._largest_tokens = max(self._largest_tokens, prompt + completion)
         self._ledger.add(prompt, completion, is_estimated)
 
     def _tally(self, num_new: int = 0, num_kept: int = 0, num_retries: int = 0, fault: str = "") -> None:

@@ -235,6 +235,30 @@ def test_the_budget_is_never_overspent_and_a_higher_one_goes_on(bench: Callable[
     assert b.stub.num_requests == 10
 
 
+def test_the_dearest_reply_of_an_earlier_run_is_expected_again(bench: Callable[..., Bench]) -> None:
+    dear = {"prompt_tokens": 10_000, "completion_tokens": 0}
+    b = bench(then=lambda body: Answer("yes", usage=dear))
+    b.teacher(budget_tokens=15_000).ask(request(), str)
+    with pytest.raises(CurationStopped, match="another reply could go beyond"):
+        b.teacher(budget_tokens=15_000).ask(request("Who?"), str)
+    assert b.stub.num_requests == 1
+    assert b.teacher(budget_tokens=20_000).ask(request("Who?"), str) == "yes"
+
+
+def test_what_came_without_a_reply_is_paid_too(bench: Callable[..., Bench]) -> None:
+    usage = {"prompt_tokens": 1000, "completion_tokens": 0}
+    empty = Answer(payload=json.dumps({"choices": [], "usage": usage}).encode())
+    b = bench(empty, empty)
+    assert b.teacher().ask(request(), str) == "yes"
+    assert b.ledger is not None
+    assert (b.ledger.num_replies, b.ledger.total_tokens) == (3, 2110)
+    b = bench(then=lambda body: empty)
+    with pytest.raises(CurationStopped, match="budget_tokens"):
+        b.teacher(budget_tokens=2110 + 3000, max_attempts=10).ask(request("Who?"), str)
+    assert b.ledger is not None
+    assert b.ledger.total_tokens == 2110 + 1000 * b.stub.num_requests <= 2110 + 3000
+
+
 def test_no_more_at_once_than_told(bench: Callable[..., Bench]) -> None:
     one_too_many = threading.Barrier(4)
 
