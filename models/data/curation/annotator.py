@@ -115,6 +115,8 @@ def json_of(reply: str) -> dict[str, Any]:
         except ValueError:
             at = reply.find("{", at + 1)
             continue
+        except RecursionError:
+            raise UnreadableReply("is nested too deeply") from None
         if isinstance(value, dict):
             return value
     raise UnreadableReply("holds no JSON object")
@@ -147,7 +149,7 @@ def _finite(value: Any, name: str) -> float:
         value = value.strip().removesuffix("s").strip()
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UnreadableReply(f"{name}: is no number") from None
     if isinstance(value, bool) or not math.isfinite(number):
         raise UnreadableReply(f"{name}: is no number")

@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 TaskName = Literal["narration", "action", "event", "grounding", "qa"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -22,6 +22,16 @@ class SourceConfig(_Part):
     licence: Annotated[str, Field(min_length=1)]
     attribution: str = ""
     pattern: str = "**/*.mp4"
+
+    @field_validator("pattern")
+    @classmethod
+    def _is_glob_below(cls, pattern: str) -> str:
+        path = Path(pattern)
+        if path.is_absolute() or not path.parts or any("**" in part and part != "**" for part in path.parts):
+            raise ValueError(
+                'must be a glob below root, such as "**/*.mp4", in which ** stands for folders alone'
+            )
+        return pattern
 
 
 class TeacherConfig(_Part):

@@ -72,13 +72,14 @@ class Endpoint:
         paid: Reply | None = None
         try:
             answer = json.loads(payload)
-            if usage := answer.get("usage"):
-                paid = Reply("", usage.get("prompt_tokens"), usage.get("completion_tokens"))
+            usage = answer.get("usage")
+            if isinstance(usage, dict):
+                paid = Reply("", _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
             text = answer["choices"][0]["message"]["content"]
             # Half a character, which JSON's escapes can hold, could not be kept.
             text = str(text or "").encode("utf-8", "replace").decode()
             return replace(paid or Reply("", None, None), text=text)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise EndpointError(
                 f"{self._url.netloc} answered no chat completion ({type(error).__name__})", unusable=paid
             ) from error
@@ -133,6 +134,11 @@ def _cut(connection: http.client.HTTPConnection, is_over: threading.Event) -> No
             connection.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # it is closed already
+
+
+def _count(value: Any) -> int | None:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return value if is_count else None
 
 
 def _seconds(text: str) -> float:

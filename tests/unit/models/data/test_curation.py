@@ -384,6 +384,9 @@ def _models(config: CurationConfig) -> list[Any]:
         ({"base_url": "localhost"}, "teacher.base_url"),
         ({"test": 1.0}, "validation"),
         ({"max_bits": 9}, "split.max_bits"),
+        ({"pattern": "/videos/*.mp4"}, "sources.0.pattern: must be a glob below root"),
+        ({"pattern": ""}, "sources.0.pattern: must be a glob below root"),
+        ({"pattern": "**.mp4/../x**"}, "sources.0.pattern: must be a glob below root"),
     ],
 )
 def test_a_wrong_setting_is_named(change: dict[str, Any], told: str, tmp_path: Path) -> None:
@@ -391,6 +394,7 @@ def test_a_wrong_setting_is_named(change: dict[str, Any], told: str, tmp_path: P
         "licence": "CC0-1.0",
         "min_s": 8,
         "min_agreeing": 2,
+        "pattern": "**/*.mp4",
         "base_url": "http://h/v1",
         "test": 0.05,
     } | change
@@ -398,6 +402,7 @@ def test_a_wrong_setting_is_named(change: dict[str, Any], told: str, tmp_path: P
     text = [
         'output = "out"',
         f'[[sources]]\nname = "a"\nroot = "v"\nlicence = "{values["licence"]}"',
+        f'pattern = "{values["pattern"]}"',
         f'[teacher]\nbase_url = "{values["base_url"]}"\nmodel = "m"',
         f"[clips]\nmin_s = {values['min_s']}",
         f"[filters]\nmin_agreeing = {values['min_agreeing']}",

@@ -147,6 +147,39 @@ def test_half_a_character_in_a_reply_ends_no_run(bench: Callable[..., Bench]) ->
     assert [claim.text for claim in Annotator(teacher, []).events()] == ["a whole \U0001f600"]
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"events": [{"start": 1%s, "end": 7, "caption": "a man came"}]}' % ("0" * 400),
+        '{"events": [{"start": 1%s, "end": 7, "caption": "a man came"}]}' % ("0" * 5000),
+        '{"events": ' + "[" * 100_000,
+        '{"events": ' * 20_000,
+    ],
+    ids=["no float holds it", "no integer is read so long", "lists", "objects"],
+)
+def test_a_reply_that_no_reader_can_take_is_unreadable_in_every_run(
+    reply: str, bench: Callable[..., Bench]
+) -> None:
+    b = bench(then=lambda body: Answer(reply))
+    for _ in range(2):
+        with pytest.raises(UnreadableReply):
+            Annotator(b.teacher(max_readings=1), []).events()
+    assert b.stub.num_requests == 1
+
+
+def test_a_completion_nested_too_deeply_is_a_passing_fault(bench: Callable[..., Bench]) -> None:
+    b = bench(Answer(payload=b"[" * 100_000))
+    assert b.teacher().ask(request(), str) == "yes"
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens": "100", "completion_tokens": -3}, ["100"], "much"])
+def test_usage_that_is_no_count_is_none(usage: Any, bench: Callable[..., Bench]) -> None:
+    b = bench(Answer("yes, it is", usage=usage))
+    assert b.teacher().ask(request(), str) == "yes, it is"
+    assert b.ledger is not None
+    assert (b.ledger.prompt_tokens, b.ledger.completion_tokens, b.ledger.num_estimated) == (259, 3, 1)
+
+
 def test_attempts_are_bounded_and_the_next_run_asks_again(bench: Callable[..., Bench]) -> None:
     b = bench(*[Answer(status=500)] * 3)
     with pytest.raises(TeacherSilent, match="3 attempts"):
