@@ -80,6 +80,7 @@ class Curation:
         self._make_teacher = make_teacher
         self._on_progress = on_progress
         self._cache = config.output / "cache"
+        self._clips = config.output / "clips"
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> "Curation":
@@ -90,7 +91,7 @@ class Curation:
         except BlockingIOError:
             self._lock.close()
             raise ValueError(f"output {self.config.output}: another run is at work there") from None
-        for folder in (self.config.output, self.config.output / "clips"):
+        for folder in (self.config.output, self._clips):
             for left_by_a_kill in folder.glob(".*.partial*"):
                 left_by_a_kill.unlink()
         self.ledger = Ledger(self.config.output / "paid.jsonl")
@@ -123,11 +124,13 @@ class Curation:
         return CurationOutcome(manifest, dict(undone), stopped, tuple(results))
 
     def _scan(self, rejected: dict[str, str]) -> list[_Video]:
+        # The output may be below a source's root: a clip is no source, or every run would cut those of the last one.
+        made_here = [folder.resolve() for folder in (self._clips, self._cache)]
         paths = [
             (source.name, path.relative_to(source.root).as_posix(), path)
             for source in self.config.sources
             for path in sorted(source.root.glob(source.pattern))
-            if path.is_file()
+            if path.is_file() and not any(map(path.resolve().is_relative_to, made_here))
         ]
         if not paths:
             roots = ", ".join(f"{source.root}/{source.pattern}" for source in self.config.sources)
@@ -172,13 +175,18 @@ class Curation:
             if not spans:
                 rejected[str(video.path)] = TOO_SHORT
             pieces.extend((video, span) for span in spans)
-        folder = self.config.output / "clips"
 
         def cut(piece: tuple[_Video, tuple[float, float]]) -> Clip | None:
             video, span = piece
             try:
                 return cut_clip(
-                    video.path, video.source, video.name, video.scan.sha256, span, folder, self.config.clips
+                    video.path,
+                    video.source,
+                    video.name,
+                    video.scan.sha256,
+                    span,
+                    self._clips,
+                    self.config.clips,
                 )
             except UnreadableVideo:
                 return None

@@ -331,6 +331,24 @@ def test_videos_that_cannot_be_used_are_counted(clips: tuple[Path, list[TrueClip
             run_curation(empty)
 
 
+def test_a_run_takes_no_clip_of_its_own_for_a_source(
+    clips: tuple[Path, list[TrueClip]], tmp_path: Path
+) -> None:
+    folder, truth = clips
+    # The output is below the root of the source, by another name of it.
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    (videos / "a.mp4").write_bytes((folder / "videos" / "0.mp4").read_bytes())
+    (tmp_path / "link").symlink_to(videos)
+    with teacher(truth, Noise(0.0)) as stub:
+        config = config_for(tmp_path, tmp_path / "link" / "out", stub, tasks=("event",))
+        for _ in range(2):
+            manifest = run_curation(config).manifest
+            assert manifest is not None
+            assert [clip["video"] for clip in manifest["clips"]] == ["a.mp4"]
+            assert manifest["rejected"]["videos"] == {}
+
+
 def test_a_second_run_on_the_same_folder_is_refused(
     clips: tuple[Path, list[TrueClip]], tmp_path: Path
 ) -> None:
