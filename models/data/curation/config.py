@@ -1,6 +1,7 @@
 """What a curation run is told: sources with their licences, the teacher, and how strict its filters are."""
 
 import tomllib
+import urllib.parse
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -52,6 +53,15 @@ class TeacherConfig(_Part):
     max_reply_tokens: Annotated[int, Field(ge=16)] = 1024
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.3
     budget_tokens: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("base_url")
+    @classmethod
+    def _holds_no_secret(cls, base_url: str) -> str:
+        if "@" in urllib.parse.urlsplit(base_url).netloc:
+            raise ValueError(
+                "must hold no user and no password; key_variable names the environment variable that holds the key"
+            )
+        return base_url
 
 
 class ClipConfig(_Part):

@@ -50,7 +50,9 @@ class Endpoint:
     def __init__(self, base_url: str, key: str = "", deadline_s: float = 120.0) -> None:
         self._url = urllib.parse.urlsplit(base_url.rstrip("/") + "/chat/completions")
         if self._url.scheme not in ("http", "https") or not self._url.hostname:
-            raise ValueError(f"base_url {base_url!r}: must be http(s)://HOST[:PORT][/PATH]")
+            raise ValueError("base_url: must be http(s)://HOST[:PORT][/PATH]")
+        # A user and a password may stand before it.
+        self._host = self._url.netloc.rpartition("@")[2]
         self._key = key.strip()
         # http.client would refuse it too, and show it.
         if key and not (self._key and self._key.isascii() and self._key.isprintable()):
@@ -65,7 +67,7 @@ class Endpoint:
         if status != 200:
             text = self._without_key(payload.decode("utf-8", "replace"))
             raise EndpointError(
-                f"{self._url.netloc} answered {status}: {' '.join(text.split())[:_SHOWN_CHARS]}",
+                f"{self._host} answered {status}: {' '.join(text.split())[:_SHOWN_CHARS]}",
                 status,
                 _seconds(headers.get("retry-after", "")),
             )
@@ -81,7 +83,7 @@ class Endpoint:
             return replace(paid or Reply("", None, None), text=text)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise EndpointError(
-                f"{self._url.netloc} answered no chat completion ({type(error).__name__})", unusable=paid
+                f"{self._host} answered no chat completion ({type(error).__name__})", unusable=paid
             ) from error
 
     def _post(self, body: bytes) -> tuple[int, Any, bytes]:
@@ -103,9 +105,9 @@ class Endpoint:
             return response.status, response.headers, payload
         except (OSError, http.client.HTTPException) as error:
             if is_over.is_set() or isinstance(error, TimeoutError):
-                raise EndpointError(f"{self._url.netloc} gave no answer in {self._deadline_s:g} s") from None
+                raise EndpointError(f"{self._host} gave no answer in {self._deadline_s:g} s") from None
             reason = self._without_key(str(error)) or type(error).__name__
-            raise EndpointError(f"{self._url.netloc}: {reason}") from None
+            raise EndpointError(f"{self._host}: {reason}") from None
         finally:
             watchdog.cancel()
             connection.close()

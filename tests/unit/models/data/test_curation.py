@@ -400,6 +400,7 @@ def _models(config: CurationConfig) -> list[Any]:
         ({"votes": 0}, "filters.votes"),
         ({"speed": 1}, "filters.speed: is not a setting"),
         ({"base_url": "localhost"}, "teacher.base_url"),
+        ({"base_url": "http://me:s3cret@h/v1"}, "teacher.base_url: must hold no user and no password"),
         ({"test": 1.0}, "validation"),
         ({"max_bits": 9}, "split.max_bits"),
         ({"pattern": "/videos/*.mp4"}, "sources.0.pattern: must be a glob below root"),
@@ -432,3 +433,4 @@ def test_a_wrong_setting_is_named(change: dict[str, Any], told: str, tmp_path: P
     with pytest.raises(ValueError, match=r"curate\.toml") as error:
         CurationConfig.load(path)
     assert told in str(error.value)
+    assert "s3cret" not in str(error.value)

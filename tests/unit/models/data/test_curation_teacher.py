@@ -381,6 +381,24 @@ def test_the_deadline_holds_against_one_that_drips() -> None:
         listener.close()
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [Answer(status=401), Answer(payload=b"{}"), None],
+    ids=["refused", "no completion", "nobody there"],
+)
+def test_what_stands_before_the_host_is_never_told(
+    answer: Answer | None, bench: Callable[..., Bench]
+) -> None:
+    b = bench(then=lambda body: answer or Answer())
+    host = b.stub.base_url.removeprefix("http://").removesuffix("/v1") if answer else "127.0.0.1:1"
+    with pytest.raises(EndpointError, match=host) as told:
+        Endpoint(f"http://me:s3cret@{host}/v1", deadline_s=5).chat({})
+    assert "s3cret" not in str(told.value)
+    with pytest.raises(ValueError, match="base_url") as refused:
+        Endpoint("http://me:s3cret@/v1")
+    assert "s3cret" not in str(refused.value)
+
+
 def test_nobody_there_is_a_passing_fault() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
