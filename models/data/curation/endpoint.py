@@ -6,11 +6,14 @@ import socket
 import threading
 import urllib.parse
 import urllib.request
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
 _MAX_REPLY_BYTES = 16 * 1024 * 1024
 _SHOWN_CHARS = 200
+# Of the deadline, for each address of the host: one that does not answer leaves time for the next.
+_CONNECT_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -89,28 +92,41 @@ class Endpoint:
     def _post(self, body: bytes) -> tuple[int, Any, bytes]:
         connection = self._connection()
         is_over = threading.Event()
-        # A socket's own timeout begins anew with every byte that comes; this one does not.
-        watchdog = threading.Timer(self._deadline_s, _cut, (connection, is_over))
-        watchdog.daemon = True
-        watchdog.start()
+        outcome: Future[tuple[int, Any, bytes]] = Future()
+
+        def exchange() -> None:
+            try:
+                outcome.set_result(self._exchange(connection, body, is_over))
+            except Exception as error:
+                outcome.set_exception(error)
+            finally:
+                connection.close()
+
+        # A socket's own timeout begins anew with every address and with every byte that comes, and a look-up of names
+        # has none. So the exchange has a thread of its own, left behind where cutting the connection does not end it.
+        threading.Thread(target=exchange, daemon=True).start()
+        if not wait([outcome], self._deadline_s).done:
+            _cut(connection, is_over)
+            raise EndpointError(f"{self._host} gave no answer in {self._deadline_s:g} s")
         try:
-            headers = {"Content-Type": "application/json", "Accept": "application/json"}
-            if self._key:
-                headers["Authorization"] = f"Bearer {self._key}"
-            connection.request("POST", self._url.path, body, headers)
-            response = connection.getresponse()
-            payload = response.read(_MAX_REPLY_BYTES)
-            if is_over.is_set():
-                raise TimeoutError
-            return response.status, response.headers, payload
+            return outcome.result()
         except (OSError, http.client.HTTPException) as error:
-            if is_over.is_set() or isinstance(error, TimeoutError):
-                raise EndpointError(f"{self._host} gave no answer in {self._deadline_s:g} s") from None
             reason = self._without_key(str(error)) or type(error).__name__
             raise EndpointError(f"{self._host}: {reason}") from None
-        finally:
-            watchdog.cancel()
-            connection.close()
+
+    def _exchange(
+        self, connection: http.client.HTTPConnection, body: bytes, is_over: threading.Event
+    ) -> tuple[int, Any, bytes]:
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        connection.connect()
+        if is_over.is_set():  # what is asked now would be paid, and nobody would read it
+            raise TimeoutError
+        connection.sock.settimeout(self._deadline_s)
+        connection.request("POST", self._url.path, body, headers)
+        response = connection.getresponse()
+        return response.status, response.headers, response.read(_MAX_REPLY_BYTES)
 
     def _connection(self) -> http.client.HTTPConnection:
         host, port = str(self._url.hostname), self._url.port
@@ -118,10 +134,11 @@ class Endpoint:
         proxy = (
             "" if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(self._url.scheme, "")
         )
+        timeout_s = self._deadline_s * _CONNECT_SHARE
         if not proxy:
-            return make(host, port, timeout=self._deadline_s)
+            return make(host, port, timeout=timeout_s)
         via = urllib.parse.urlsplit(proxy if "//" in proxy else f"//{proxy}")
-        connection = make(str(via.hostname), via.port, timeout=self._deadline_s)
+        connection = make(str(via.hostname), via.port, timeout=timeout_s)
         connection.set_tunnel(host, port)
         return connection
 

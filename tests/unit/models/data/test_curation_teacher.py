@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -379,6 +379,48 @@ def test_the_deadline_holds_against_one_that_drips() -> None:
         over.set()
         server.join()
         listener.close()
+
+
+def test_the_deadline_holds_while_connecting_and_nothing_is_asked_after_it(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = bench()
+    is_reachable, is_closed = threading.Event(), threading.Event()
+    connect = socket.create_connection
+
+    class Watched(socket.socket):
+        def close(self) -> None:
+            super().close()
+            is_closed.set()
+
+    def connect_late(*values: Any, **more: Any) -> socket.socket:
+        is_reachable.wait(3)
+        watched = Watched(fileno=connect(*values, **more).detach())
+        watched.settimeout(5)
+        return watched
+
+    monkeypatch.setattr(socket, "create_connection", connect_late)
+    with pytest.raises(EndpointError, match=r"no answer in 0\.2 s") as told:
+        Endpoint(b.stub.base_url, deadline_s=0.2).chat({})
+    assert told.value.is_passing
+    is_reachable.set()
+    assert is_closed.wait(10)
+    assert b.stub.num_requests == 0
+
+
+def test_an_address_that_does_not_answer_leaves_time_for_the_next(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = bench()
+    stub = ("127.0.0.1", int(b.stub.base_url.split(":")[2].removesuffix("/v1")))
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as waiting:
+        for _ in range(3):
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", at) for at in (full.getsockname(), stub)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *values, **more: addresses)
+        assert Endpoint("http://two.test/v1", deadline_s=2.0).chat({}).text == "yes"
 
 
 @pytest.mark.parametrize(
