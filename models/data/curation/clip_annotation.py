@@ -1,13 +1,14 @@
 """One clip through the teacher and the filters, task by task."""
 
-import random
+import hashlib
+import heapq
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from models.data.curation import filters
 from models.data.curation.annotator import Annotator
-from models.data.curation.claims import Claim, Question, Verdict
+from models.data.curation.claims import Claim, Question, Span, Verdict
 from models.data.curation.clip import Clip, clip_frames
 from models.data.curation.config import CurationConfig
 from models.data.curation.sample_maker import SampleMaker
@@ -129,15 +130,24 @@ class ClipAnnotation:
         for caption in captions:
             if num_made == num_wanted:
                 return
-            looks = tuple(self._annotator.spans(caption, look) for look in range(self._config.filters.votes))
-            query = self._annotator.grounding_query(caption)
-            nowhere = Claim(query, 0.0, 0.0)
-            if any(looks):
-                self._judge("negative", nowhere, None, filters.HAPPENS, looks)
-            else:
-                self._judge("negative", nowhere, nowhere, "", looks)
-                self._result.samples.append(self._maker.grounding(query, None))
-                num_made += 1
+            num_made += self._refuted(caption)
+
+    def _refuted(self, caption: str) -> bool:
+        """Whether no look finds it; then it is asked about. What it costs is its own: another may take its place."""
+        looks: list[tuple[Span, ...]] = []
+        reason = ""
+        nowhere = Claim(caption, 0.0, 0.0)
+        try:
+            while not reason and len(looks) < self._config.filters.votes:
+                looks.append(self._annotator.spans(caption, len(looks)))
+                reason = filters.HAPPENS if looks[-1] else ""
+            if not reason:
+                nowhere = Claim(self._annotator.grounding_query(caption), 0.0, 0.0)
+                self._result.samples.append(self._maker.grounding(nowhere.text, None))
+        except UnreadableReply:
+            reason = filters.UNREADABLE
+        self._judge("negative", nowhere, None if reason else nowhere, reason, tuple(looks))
+        return not reason
 
     def _qa(self) -> None:
         for asked in self._annotator.questions():
@@ -175,16 +185,18 @@ def foreign_captions(
     result: ClipResult, others: Sequence[ClipResult], seed: int, num_wanted: int
 ) -> list[str]:
     """Captions kept for other clips and unlike anything claimed for this one, in an order of this clip's own; twice as
-    many as are wanted, for some may happen here after all."""
+    many as are wanted, for some may happen here after all. Where a caption stands follows from nothing but the clip and
+    itself, so that clips which come later change few of the questions that were paid for."""
     mine = [filters.words(claim.text) for claim in result.claims("event")]
-    captions = sorted(
-        {
-            claim.text
-            for other in others
-            if other.clip.key != result.clip.key
-            for claim in other.kept("event")
-            if filters.words(claim.text) not in mine
-        }
-    )
-    random.Random(f"{seed}/{result.clip.key}").shuffle(captions)
-    return captions[: 2 * num_wanted]
+    captions = {
+        claim.text
+        for other in others
+        if other.clip.key != result.clip.key
+        for claim in other.kept("event")
+        if filters.words(claim.text) not in mine
+    }
+
+    def place(caption: str) -> bytes:
+        return hashlib.sha256(f"{seed}/{result.clip.key}/{caption}".encode()).digest()
+
+    return heapq.nsmallest(2 * num_wanted, captions, key=place)
