@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import random
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -17,6 +18,8 @@ T = TypeVar("T")
 # What a look at one moment sees: narration compares with the second before, an answer needs a little more.
 _CHANGE_WINDOW_S = 2.0
 _ANSWER_WINDOW_S = 4.0
+# A letter alone, or with its option behind it; the words of an option have a first letter too.
+_LETTER = re.compile(r"\(?([A-Za-z])(?:[.:)].*)?", re.DOTALL)
 
 
 class Annotator:
@@ -33,8 +36,9 @@ class Annotator:
     def actions(self) -> list[Claim]:
         return self._ask(self._frames, prompts.ACTIONS, lambda reply: self._claims(reply, "actions"))
 
-    def narration(self) -> list[Claim]:
-        """Changes at the moments where they first show, repeats and empty remarks already dropped by the teacher."""
+    def narration(self) -> tuple[list[Claim], list[Claim]]:
+        """Changes at the moments where they first show, and those that the teacher then drops as repeats and empty
+        remarks."""
         noted = []
         for index in range(1, len(self._frames)):
             now_s = self._frames[index].time_s
@@ -45,10 +49,14 @@ class Annotator:
             if change:
                 noted.append(Claim(change, now_s, now_s))
         if len(noted) < 2:
-            return noted
-        lines = "\n".join(f"{claim.start_s:.1f} s: {claim.text}" for claim in noted)
-        keep = self._ask((), prompts.NARRATION_LINES.format(lines=lines), _kept_seconds)
-        return [claim for claim in noted if any(abs(claim.start_s - second) < 0.05 for second in keep)]
+            return noted, []
+        lines = "\n".join(f"{_shown_s(claim.start_s):.1f} s: {claim.text}" for claim in noted)
+        seconds = [_shown_s(claim.start_s) for claim in noted]
+        keep = self._ask(
+            (), prompts.NARRATION_LINES.format(lines=lines), lambda reply: _kept_seconds(reply, seconds)
+        )
+        kept = [claim for claim, second in zip(noted, seconds, strict=True) if second in keep]
+        return kept, [claim for claim in noted if claim not in kept]
 
     def spans(self, caption: str, look: int) -> tuple[Span, ...]:
         """Where an independent look finds what the caption says; `look` counts from 0."""
@@ -156,17 +164,25 @@ def _finite(value: Any, name: str) -> float:
     return number
 
 
-def _kept_seconds(reply: dict[str, Any]) -> list[float]:
+def _shown_s(time_s: float) -> float:
+    """As lines of narration show it."""
+    return round(time_s, 1)
+
+
+def _kept_seconds(reply: dict[str, Any], seconds: Sequence[float]) -> set[float]:
     value = reply.get("keep")
     if not isinstance(value, list):
         raise UnreadableReply("keep: is no list")
-    return [_finite(second, "keep") for second in value]
+    keep = {_shown_s(_finite(second, "keep")) for second in value}
+    if not keep.issubset(seconds):
+        raise UnreadableReply("keep: names a second that no line has")
+    return keep
 
 
 def _letter(reply: dict[str, Any], num_options: int) -> int:
     value = reply.get("choice")
-    letter = value.strip()[:1].upper() if isinstance(value, str) else ""
-    index = ord(letter) - 65 if letter else -1
+    found = _LETTER.fullmatch(value.strip()) if isinstance(value, str) else None
+    index = ord(found[1].upper()) - 65 if found else -1
     if not 0 <= index < num_options:
         raise UnreadableReply("choice: is none of the letters")
     return index

@@ -3,7 +3,7 @@
 import hashlib
 import heapq
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 
 from models.data.curation import filters
@@ -14,6 +14,9 @@ from models.data.curation.config import CurationConfig
 from models.data.curation.sample_maker import SampleMaker
 from models.data.curation.teacher import Teacher, TeacherSilent, UnreadableReply
 from models.data.raw_sample import RawSample
+
+# Reasons of which nothing that happens goes untold.
+_NO_HOLES = (filters.EMPTY, filters.REPEATED, filters.DROPPED)
 
 
 @dataclass
@@ -27,9 +30,13 @@ class ClipResult:
     rejected_samples: Counter[tuple[str, str]] = field(default_factory=Counter)
     undone: dict[str, str] = field(default_factory=dict)
 
-    def claims(self, task: str) -> list[Claim]:
-        """Everything claimed for a task, kept or not."""
-        return [v.claimed for v in self.verdicts if v.task == task and isinstance(v.claimed, Claim)]
+    def claims(self, task: str, without: Container[str] = ()) -> list[Claim]:
+        """Everything claimed for a task, kept or not, but what was rejected for a reason in `without`."""
+        return [
+            v.claimed
+            for v in self.verdicts
+            if v.task == task and isinstance(v.claimed, Claim) and v.reason not in without
+        ]
 
     def kept(self, task: str) -> list[Claim]:
         return [v.kept for v in self.verdicts if v.task == task and isinstance(v.kept, Claim)]
@@ -80,7 +87,10 @@ class ClipAnnotation:
             self._keep_list(task, kept, lambda: self._maker.captions(task, kept))
 
     def _narration(self) -> None:
-        kept = self._confirmed("narration", self._annotator.narration())
+        claims, dropped = self._annotator.narration()
+        for claim in dropped:
+            self._judge("narration", claim, None, filters.DROPPED)
+        kept = self._confirmed("narration", claims)
         self._keep_list("narration", kept, lambda: self._maker.narration(kept))
 
     def _confirmed(self, task: str, claims: list[Claim]) -> list[Claim]:
@@ -107,7 +117,7 @@ class ClipAnnotation:
 
     def _keep_list(self, task: str, kept: list[Claim], make: Callable[[], RawSample]) -> None:
         """A list with too many holes would teach silence where something happens."""
-        num_claimed = len(self._result.claims(task))
+        num_claimed = len(self._result.claims(task, without=_NO_HOLES))
         if not num_claimed:
             return
         if filters.enough_kept(len(kept), num_claimed, self._config.filters):

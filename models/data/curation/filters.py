@@ -15,6 +15,7 @@ EMPTY = "says nothing"
 OUTSIDE = "outside the clip"
 NOT_OVER = "not over within the clip"
 REPEATED = "repeats another"
+DROPPED = "dropped by the teacher itself"
 NOT_FOUND = "not found again"
 ELSEWHERE = "found at another time"
 NOT_UNIQUE = "happens more than once"
@@ -23,10 +24,12 @@ DISPUTED = "an answer is disputed"
 HAPPENS = "happens in this clip too"
 TOO_FEW_KEPT = "too little of the clip's list was kept"
 
+# Some may be part of what is told, as in "First aid was given" or "Next door": those are of order before a comma alone.
 _ORDER_WORDS = re.compile(
-    r"^(?:(?:and|but)\s+)?(?:first(?:ly)?|second(?:ly)?|third(?:ly)?|then|next|after that|afterwards|later|"
-    r"meanwhile|finally|lastly|eventually|subsequently|at (?:the end|last|first)|in the (?:end|beginning)|"
-    r"to begin with)\b[,:]?\s+",
+    r"^(?:(?:and|but)\s+)?(?:"
+    r"(?:firstly|secondly|thirdly|then|afterwards|meanwhile|finally|lastly|eventually|subsequently)\b[,:]?|"
+    r"(?:first|second|third|next|later|after that|at (?:the end|last|first)|in the (?:end|beginning)|to begin with)[,:]"
+    r")\s+",
     re.IGNORECASE,
 )
 _ABOUT_THE_VIDEO = re.compile(

@@ -1,6 +1,7 @@
 """One clip through the tasks, against a teacher that replies from a script."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -8,17 +9,19 @@ from typing import TypeVar
 import pytest
 
 from models.data.curation import clip_annotation, filters, prompts
-from models.data.curation.claims import Claim, Verdict
+from models.data.curation.annotator import Annotator
+from models.data.curation.claims import Answer, Claim, Question, Verdict
 from models.data.curation.clip import Clip
 from models.data.curation.clip_annotation import ClipAnnotation, ClipResult, foreign_captions
 from models.data.curation.config import CurationConfig
-from models.data.curation.teacher import Picture, Request
+from models.data.curation.teacher import Picture, Request, UnreadableReply
 
 T = TypeVar("T")
 Script = Callable[[Request], object]
 Annotate = Callable[[Script, Callable[[ClipAnnotation], None]], tuple[ClipResult, list[Request]]]
 DURATION_S = 20
 QUERY = prompts.GROUNDING_QUERY.split("{")[0]
+LINES = prompts.NARRATION_LINES.split("{")[0]
 
 
 def clip(key: str = "abc") -> Clip:
@@ -57,6 +60,85 @@ def annotated(monkeypatch: pytest.MonkeyPatch) -> Annotate:
         return result, teacher.asked
 
     return annotate
+
+
+@pytest.mark.parametrize(
+    ("choice", "letter"),
+    [
+        ("B", "B"), (" b ", "B"), ("(C)", "C"), ("B.", "B"), ("C: red", "C"), ("b) a red car", "B"), ("A. red", "A"),
+        ("a red car", ""), ("Brown dog", ""), ("AB", ""), ("D", ""), ("", ""), (None, ""),
+    ],
+)  # fmt: skip
+def test_a_choice_is_a_letter_and_no_words(choice: str | None, letter: str) -> None:
+    question = Question("Which colour?", (Answer(0.0, "red"), Answer(5.0, "blue")))
+    options: dict[str, str] = {}
+
+    def reply(request: Request) -> object:
+        options.update(re.findall(r"^([A-Z])\. (.*)$", request.text, re.M))
+        return {"choice": choice}
+
+    annotator = Annotator(ScriptedTeacher(reply), [Picture(0.0, b"jpeg")])
+    if letter:
+        chosen = annotator.choice(question, 3.0, 0)
+        assert options[letter] == (chosen or prompts.NO_CHOICE)
+    else:
+        with pytest.raises(UnreadableReply, match="choice"):
+            annotator.choice(question, 3.0, 0)
+
+
+def test_what_repeats_another_or_says_nothing_is_no_hole_in_a_list(annotated: Annotate) -> None:
+    said = [
+        "a red car arrived",
+        "a red car has arrived",
+        "red car arrived",
+        "the",
+        "a man left",
+        "a dog barked",
+    ]
+
+    def reply(request: Request) -> object:
+        if request.text == prompts.EVENTS:
+            return {"events": [{"start": 3, "end": 6, "caption": caption} for caption in said]}
+        is_there = request.text.startswith(QUERY) or "dog" not in request.text
+        return {"query": "When?", "questions": [], "spans": [{"start": 3, "end": 6}] if is_there else []}
+
+    result, _ = annotated(reply, lambda one: one.run())
+    events = [sample for sample in result.samples if sample.task_type == "event"]
+    assert [response.content for response in events[0].response] == ["a red car arrived; a man left"]
+
+
+def narrated(keep: list[object]) -> Script:
+    """Tells of something at 3, 4, 5 and 9 s, keeps some of it, and finds all of it again."""
+    told = {3.0: "a car is stopping", 4.0: "the car stands", 5.0: "it is grey", 9.0: "a man is leaving"}
+
+    def reply(request: Request) -> object:
+        if request.text == prompts.CHANGE:
+            return {"change": told.get(request.frames[-1].time_s, "")}
+        if request.text.startswith(LINES):
+            return {"keep": keep}
+        found = [{"start": at_s, "end": at_s + 1} for at_s, text in told.items() if text in request.text]
+        return {"events": [], "actions": [], "questions": [], "spans": found}
+
+    return reply
+
+
+def test_lines_that_the_teacher_drops_itself_are_recorded_and_no_holes(annotated: Annotate) -> None:
+    result, _ = annotated(narrated([3, "9.0 s"]), lambda one: one.run())
+    assert {(v.claimed.start_s, v.reason) for v in result.verdicts if v.task == "narration"} == {
+        (3.0, ""),
+        (4.0, filters.DROPPED),
+        (5.0, filters.DROPPED),
+        (9.0, ""),
+    }
+    (sample,) = result.samples
+    assert [response.content for response in sample.response] == ["a car is stopping", "a man is leaving"]
+
+
+@pytest.mark.parametrize("keep", [[1, 4], [3, 9, 12]], ids=["numbers of lines", "one that is not there"])
+def test_to_keep_a_line_that_is_not_there_is_no_reply(keep: list[object], annotated: Annotate) -> None:
+    result, _ = annotated(narrated(keep), lambda one: one.run())
+    assert result.rejected_samples == {("narration", filters.UNREADABLE): 1}
+    assert result.samples == []
 
 
 def claimed(key: str, text: str) -> ClipResult:
