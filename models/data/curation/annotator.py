@@ -5,7 +5,7 @@ import json
 import math
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from models.data.curation import prompts
@@ -40,9 +40,8 @@ class Annotator:
         """Changes at the moments where they first show, and those that the teacher then drops as repeats and empty
         remarks."""
         noted = []
-        for index in range(1, len(self._frames)):
-            now_s = self._frames[index].time_s
-            window = tuple(f for f in self._frames[: index + 1] if f.time_s >= now_s - _CHANGE_WINDOW_S)
+        for window in self._seconds():
+            now_s = window[-1].time_s
             change = self._ask(
                 window, prompts.CHANGE, lambda reply: _text(reply, "change", may_be_empty=True)
             )
@@ -89,6 +88,14 @@ class Annotator:
         )
         chosen = options[letter]
         return "" if chosen == prompts.NO_CHOICE else chosen
+
+    def _seconds(self) -> Iterator[tuple[Picture, ...]]:
+        """The first frame of each second but that at 0, behind the frames that it is to be compared with."""
+        for index in range(1, len(self._frames)):
+            before_s, now_s = self._frames[index - 1].time_s, self._frames[index].time_s
+            if int(now_s) > int(before_s):
+                from_s = min(before_s, now_s - _CHANGE_WINDOW_S)
+                yield tuple(frame for frame in self._frames[: index + 1] if frame.time_s >= from_s)
 
     def _ask(
         self, frames: tuple[Picture, ...], text: str, read: Callable[[dict[str, Any]], T], look: int = 0

@@ -62,6 +62,22 @@ def annotated(monkeypatch: pytest.MonkeyPatch) -> Annotate:
     return annotate
 
 
+@pytest.mark.parametrize("frame_interval_s", [0.125, 0.4, 0.5, 1.0, 1.125, 2.5, 4.0])
+def test_changes_are_asked_for_every_second_however_dense_the_frames_are(frame_interval_s: float) -> None:
+    frames = [
+        Picture(round(i * frame_interval_s, 3), b"jpeg") for i in range(int(DURATION_S / frame_interval_s))
+    ]
+    teacher = ScriptedTeacher(lambda request: {"change": ""})
+    Annotator(teacher, frames).narration()
+    asked_s = [request.frames[-1].time_s for request in teacher.asked]
+    # The first frame of every second that has one; what there is at 0 s is no change.
+    firsts = {int(frame.time_s): frame.time_s for frame in reversed(frames) if frame.time_s >= 1}
+    assert asked_s == sorted(firsts.values())
+    for request in teacher.asked:
+        assert len(request.frames) >= 2
+        assert request.frames[0].time_s >= request.frames[-1].time_s - max(2.0, frame_interval_s)
+
+
 @pytest.mark.parametrize(
     ("choice", "letter"),
     [
