@@ -10,8 +10,8 @@ SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 def split_of(group_sha256: str, seed: int, config: SplitConfig) -> SplitName:
-    """By the hash of the group's first video alone: videos added later move no other group, and shares are kept on
-    average."""
+    """By the hash of the group's first video alone: videos added later move no group that they do not join, and shares
+    are kept on average."""
     digest = hashlib.sha256(f"{seed}/{group_sha256}".encode()).digest()
     drawn = int.from_bytes(digest[:8], "big") / 2**64
     if drawn < config.test:
