@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -168,8 +169,9 @@ def _raw_sessions(raw: RawSample, video: VideoFile, fps: float, leave_out: Leave
     asked.sort(key=lambda one: one[0])
     if not asked:
         leave_out("question", "no question: the default one is asked", "")
-    _tell_untold(raw, video, times_ms, asked[0][0] if asked else 0, leave_out)
-    for number, (asked_ms, instruction, field) in enumerate(asked or [(0, DEFAULT_QUESTION, "question")]):
+        asked.append((0, DEFAULT_QUESTION, "question"))
+    _tell_untold(raw, video, times_ms, [asked_ms for asked_ms, _, _ in asked], leave_out)
+    for number, (asked_ms, instruction, field) in enumerate(asked):
         until_ms = asked[number + 1][0] if number + 1 < len(asked) else times_ms[-1] + 1
         first_live = bisect.bisect_left(times_ms, asked_ms)
         num_kept = bisect.bisect_left(times_ms, until_ms)
@@ -177,29 +179,33 @@ def _raw_sessions(raw: RawSample, video: VideoFile, fps: float, leave_out: Leave
             shown = f"{asked_ms / 1000:g} s of {video.duration_s:g} s"
             leave_out(field, "no frame between it and the next question or the end of the video", shown)
             continue
-        rounds, since = _label(raw, times_ms[:num_kept], first_live)
+        rounds, since = _label(raw, times_ms[:num_kept], first_live, asked_ms)
         yield Session(raw.task_type, instruction, video.path, times_ms[:num_kept], rounds, first_live, since)
 
 
 def _tell_untold(
-    raw: RawSample, video: VideoFile, times_ms: Sequence[int], first_asked_ms: int, leave_out: LeaveOut
+    raw: RawSample, video: VideoFile, times_ms: Sequence[int], asked_ms: Sequence[int], leave_out: LeaveOut
 ) -> None:
-    """Which responses no round can have: without words or time, over before anything is asked or after the video."""
+    """Which responses no round can have: without words or time, over before anything is asked or after the video, or
+    with no frame between their end and the next question. `asked_ms`: of the questions, rising."""
     for index, response in enumerate(raw.response):
         field = f"response.{index}"
         start_ms, at_ms = _span_ms(response)
         if at_ms is None:
             leave_out(field, "no time that can be read", "")
-        elif not response.content:
+            continue
+        shown = f"{at_ms / 1000:g} s"
+        num_asked = bisect.bisect_right(asked_ms, at_ms)
+        if not response.content:
             leave_out(f"{field}.content", "empty", "")
         elif at_ms > times_ms[-1]:
-            leave_out(
-                field, "no frame left for the Response", f"{at_ms / 1000:g} s of {video.duration_s:g} s"
-            )
+            leave_out(field, "no frame left for the Response", f"{shown} of {video.duration_s:g} s")
+        elif num_asked == 0:
+            leave_out(field, "over before anything is asked", shown)
+        elif times_ms[bisect.bisect_left(times_ms, at_ms)] >= min(asked_ms[num_asked:], default=math.inf):
+            leave_out(field, "no frame between its end and the next question", shown)
         elif start_ms is not None and start_ms > at_ms:
             leave_out(field, "its end is before its start: no Standby", f"{start_ms / 1000:g} s")
-        elif at_ms < first_asked_ms:
-            leave_out(field, "over before anything is asked", f"{at_ms / 1000:g} s")
 
 
 def _span_ms(response: RawResponse) -> tuple[int | None, int | None]:
@@ -211,17 +217,18 @@ def _span_ms(response: RawResponse) -> tuple[int | None, int | None]:
 
 
 def _label(
-    raw: RawSample, times_ms: Sequence[int], first_live: int
+    raw: RawSample, times_ms: Sequence[int], first_live: int, asked_ms: int
 ) -> tuple[tuple[Round, ...], tuple[int, ...]]:
     """Standby while a span lasts, Response at the first frame after its end or at a time; what ends together is told
-    together, in the order of the sample.
+    together, in the order of the sample. What was over before `asked_ms` is not told, though the first frame after it
+    be live: it answers no question that had been asked.
     """
     texts: list[list[str]] = [[] for _ in times_ms]
     since = list(range(len(times_ms)))
     waits = [False] * len(times_ms)
     for response in raw.response:
         start_ms, at_ms = _span_ms(response)
-        if at_ms is None or not response.content:
+        if at_ms is None or at_ms < asked_ms or not response.content:
             continue
         close = bisect.bisect_left(times_ms, at_ms)
         begin = close if start_ms is None else bisect.bisect_left(times_ms, start_ms)

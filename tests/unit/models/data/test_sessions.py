@@ -144,6 +144,45 @@ def test_what_no_session_teaches_is_told(folder: Path) -> None:
     assert [one.reason for one in findings] == ["no question: the default one is asked"]
 
 
+def test_what_ended_before_a_question_is_no_answer_to_it(folder: Path) -> None:
+    path = folder / "between.json"
+    element = raw(
+        [{"content": "Which cars came?", "time": "0.0"}, {"content": "Who came?", "time": "6.0"}],
+        [
+            {"content": "a car came", "st_time": "3.0", "end_time": "5.5"},
+            {"content": "a bus came", "time": "4.5"},
+            {"content": "a person came", "st_time": "4.0", "end_time": "6.0"},
+        ],
+    )
+    path.write_text(json.dumps([element]))
+    findings: list[Finding] = []
+    first, second = SessionFile(path, folder, 1.0).sessions(0, findings.append)
+    assert (letters(first), first.rounds[5].text) == ("---ssR", "a bus came")
+    assert (letters(second), second.rounds[6].text) == ("------R---", "a person came")
+    assert [(one.field, one.reason) for one in findings] == [
+        ("response.0", "no frame between its end and the next question")
+    ]
+
+
+def test_what_is_told_as_left_out_is_not_taught(folder: Path) -> None:
+    path = folder / "before.json"
+    element = raw(
+        [{"content": "Who?", "time": "3.0"}],
+        [
+            {"content": "between two frames", "time": "2.5"},
+            {"content": "turned and early", "st_time": "2.0", "end_time": "1.0"},
+        ],
+    )
+    path.write_text(json.dumps([element]))
+    findings: list[Finding] = []
+    (session,) = SessionFile(path, folder, 1.0).sessions(0, findings.append)
+    assert letters(session) == 10 * "-"
+    assert [(one.field, one.reason) for one in findings] == [
+        ("response.0", "over before anything is asked"),
+        ("response.1", "over before anything is asked"),
+    ]
+
+
 def test_a_simulated_clip_comes_back_as_it_was_labelled(folder: Path) -> None:
     clip = draw_clip(3, "train", 12, "event", start_ms=0)
     write_video(clip, folder / "videos.mp4", 10, 112, 144)
