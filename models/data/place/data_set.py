@@ -98,7 +98,7 @@ def raw_sample(clip: Clip, name: str) -> RawSample:
         task_type=clip.task,
         source=SOURCE,
         question=(RawQuestion(content=clip.instruction, time=_seconds(asked_ms)),),
-        response=tuple(_response(gold) for gold in clip.golds),
+        response=tuple(_response(gold, clip.task) for gold in clip.golds),
     )
 
 
@@ -119,10 +119,12 @@ def write_video(clip: Clip, path: Path, fps: int, height: int, width: int) -> No
         container.mux(stream.encode())
 
 
-def _response(gold: Gold) -> RawResponse:
-    if gold.open_ms is None or gold.open_ms >= gold.end_ms:
+def _response(gold: Gold, task: str) -> RawResponse:
+    # A span that is told ends with the frame that tells it: at another frame rate none may come before that.
+    end_ms = gold.frame_ms if task == "grounding" else gold.end_ms
+    if gold.open_ms is None or gold.open_ms >= end_ms:
         return RawResponse(content=gold.text, time=_seconds(gold.frame_ms))
-    return RawResponse(content=gold.text, st_time=_seconds(gold.open_ms), end_time=_seconds(gold.end_ms))
+    return RawResponse(content=gold.text, st_time=_seconds(gold.open_ms), end_time=_seconds(end_ms))
 
 
 def _seconds(time_ms: int) -> str:

@@ -7,13 +7,15 @@ import pytest
 
 from models.data.finding import Finding
 from models.data.place.clip import draw_clip
-from models.data.place.data_set import DataSetConfig, raw_sample, write_data_set
+from models.data.place.data_set import DataSetConfig, raw_sample, write_data_set, write_video
 from models.data.place.label import label
 from models.data.place.picture import render
 from models.data.place.query import TASKS
 from models.data.place.script import Script
 from models.data.raw_sample import RawSample
+from models.data.sample import SEPARATOR
 from models.data.sessions import SessionFile
+from models.data.span import read_span
 from models.vlm.state import State
 
 SMALL = {"num_frames": 6, "width": 160, "height": 128}
@@ -107,6 +109,23 @@ def test_raw_times_are_decimal_seconds_that_are_never_early():
             else:
                 assert float(response.time) * 1000 >= gold.frame_ms
     assert num_spans > 5
+
+
+def test_no_span_is_told_before_it_has_ended_at_any_frame_rate(tmp_path):
+    clips = [draw_clip(seed, "train", 30, "grounding", start_ms=0) for seed in range(20)]
+    write_video(max(clips, key=lambda clip: clip.times_ms[-1]), tmp_path / "v.mp4", 10, 112, 144)
+    elements = [raw_sample(clip, "x").to_element() | {"video_path": "v.mp4"} for clip in clips]
+    (tmp_path / "raw.json").write_text(json.dumps(elements))
+    num_told = 0
+    for fps in (0.5, 1.0, 2.0, 4.0):
+        samples = SessionFile(tmp_path / "raw.json", None, fps)
+        for index in range(len(samples)):
+            for session in samples.sessions(index):
+                for turn in session.rounds:
+                    spans = [read_span(part) for part in turn.text.split(SEPARATOR) if part]
+                    num_told += len(spans)
+                    assert all(end_ms <= turn.end_ms for _, end_ms in spans)
+    assert num_told > 20
 
 
 @pytest.mark.parametrize(
