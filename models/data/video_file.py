@@ -1,15 +1,19 @@
 """A video file as the converter sees it: how many frames it has at a frame rate, and their pictures."""
 
 import hashlib
+import json
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from models.data.finding import FieldError
 from models.data.upright import upright_image
 
 _JPEG_QUALITY = 95
+# Beside the frames: which file they were made from.
+_SOURCE_FILE = "source.json"
 
 
 def find_video(name: str, file: Path, root: Path | None) -> Path:
@@ -88,10 +92,12 @@ class VideoFile:
         """A JPEG for each of `num_frames_at(fps)` frames, the first of every step, made in `folder` unless it is
         there; and whether the last stands for one more, because the video ends a frame early.
 
-        The folder appears whole or not at all. FieldError on `video_path` where more than one frame is missing.
+        The folder appears whole or not at all, and anew where the video was changed since. Frames that were put there
+        by others are taken as they are. FieldError on `video_path` where more than one frame is missing, or the frames
+        are another video's: they are not replaced, since samples may name them.
         """
         wanted = self.num_frames_at(fps)
-        if not folder.is_dir():
+        if not self._has_frames_in(folder):
             self._extract(fps, folder, wanted)
         files = sorted(folder.glob("frame_*.jpg"))
         if len(files) not in (wanted, wanted - 1) or not files:
@@ -100,13 +106,32 @@ class VideoFile:
             )
         return files + files[-1:] * (wanted - len(files)), len(files) < wanted
 
+    def _has_frames_in(self, folder: Path) -> bool:
+        """Whether they are there, and of the video as it is now. FieldError for those of another one."""
+        source = folder / _SOURCE_FILE
+        if not source.is_file():
+            return folder.is_dir()
+        made_from, now = json.loads(source.read_text("utf-8")), self._source()
+        is_same = all(made_from[name] == now[name] for name in ("bytes", "modified_ns"))
+        if not is_same and made_from["path"] != now["path"]:
+            reason = (
+                "its folder of frames holds another video's: give another frames_dir, or delete the folder"
+            )
+            raise FieldError("video_path", reason, f"{folder} is of {made_from['path']}")
+        return is_same
+
+    def _source(self) -> dict[str, Any]:
+        """What the video is told by: a file that was only moved is the same one."""
+        stat = self.path.stat()
+        return {"path": str(self.path.resolve()), "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
+
     def _extract(self, fps: float, folder: Path, wanted: int) -> None:
         import av
 
         partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        step, num_saved = self.step(fps), 0
+        step, num_saved, source = self.step(fps), 0, self._source()
         try:
             with av.open(str(self.path)) as container:
                 container.streams.video[0].thread_type = "AUTO"
@@ -119,6 +144,8 @@ class VideoFile:
                         num_saved += 1
             if num_saved < max(1, wanted - 1):
                 raise FieldError("video_path", "breaks off", f"{num_saved} of {wanted} frames in {self.path}")
+            (partial / _SOURCE_FILE).write_text(json.dumps(source), encoding="utf-8")
+            shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
         except av.FFmpegError as error:
             raise FieldError("video_path", "cannot be decoded", f"{self.path}: {error}") from error

@@ -15,14 +15,14 @@ from models.data.stream_format import StreamSample
 from models.data.video_file import VideoFile, frames_folder
 
 
-def write_grey_video(path: Path, num_frames: int, fps: int) -> None:
-    """Frame i is of the grey 4 i, so that a picture tells which frame it is."""
+def write_grey_video(path: Path, num_frames: int, fps: int, first_shown: int = 0) -> None:
+    """Frame i is of the grey 4 (first_shown + i), so that a picture tells which frame it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "crf": "0"})
         stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv444p"
         for index in range(num_frames):
-            picture = np.full((32, 32, 3), 4 * index, dtype=np.uint8)
+            picture = np.full((32, 32, 3), 4 * (first_shown + index), dtype=np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
 
@@ -93,6 +93,44 @@ def test_videos_do_not_share_folders(tmp_path: Path) -> None:
     }
     assert len(folders) == 18
     assert all(tmp_path in folder.resolve().parents for folder in folders)
+
+
+def test_frames_of_another_video_are_not_taken_nor_replaced(tmp_path: Path) -> None:
+    for name, first_shown in (("one", 0), ("other", 20)):
+        write_grey_video(tmp_path / name / "clip.mp4", 10, 10, first_shown)
+
+    def shown(root: Path) -> list[int]:
+        config = ConvertConfig("image", fps=5.0, frames_dir=tmp_path / "frames", video_root=root)
+        sample, _ = Converter(config).convert(raw("clip.mp4"))
+        assert isinstance(sample, ImageSample)
+        return [frame_shown(path) for path in sample.images]
+
+    assert shown(tmp_path / "one") == [0, 2, 4, 6, 8]
+    with pytest.raises(BrokenSample, match=r"holds another video's: give another frames_dir.*one/clip\.mp4"):
+        shown(tmp_path / "other")
+    # A folder that was moved holds the same videos.
+    (tmp_path / "one").rename(tmp_path / "moved")
+    assert shown(tmp_path / "moved") == [0, 2, 4, 6, 8]
+
+
+def test_a_video_that_was_changed_has_its_frames_made_anew(tmp_path: Path) -> None:
+    config = ConvertConfig("image", fps=5.0, frames_dir=tmp_path / "frames", video_root=tmp_path)
+    for first_shown in (0, 20):
+        write_grey_video(tmp_path / "clip.mp4", 10, 10, first_shown)
+        sample, _ = Converter(config).convert(raw("clip.mp4"))
+        assert isinstance(sample, ImageSample)
+        assert [frame_shown(path) for path in sample.images] == [first_shown + at for at in (0, 2, 4, 6, 8)]
+
+
+def test_frames_that_others_made_are_taken_as_they_are(root: Path, tmp_path: Path) -> None:
+    folder = frames_folder(tmp_path, "b.mp4", 10.0)
+    folder.mkdir(parents=True)
+    for index in range(25):
+        Image.new("RGB", (8, 8), (40, 40, 40)).save(folder / f"frame_{index:06d}.jpg")
+    config = ConvertConfig("image", fps=10.0, frames_dir=tmp_path, video_root=root)
+    sample, _ = Converter(config).convert(raw("b.mp4"))
+    assert isinstance(sample, ImageSample)
+    assert {frame_shown(path) for path in sample.images} == {10}
 
 
 def test_a_video_that_ends_a_frame_early_repeats_its_last(root: Path, tmp_path: Path) -> None:
