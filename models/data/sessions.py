@@ -23,7 +23,7 @@ from models.data.json_array import read_json_array
 from models.data.raw_sample import RawResponse, RawSample, RawTime, raw_time
 from models.data.sample import SEPARATOR, Round
 from models.data.span import shift_spans, without_spans
-from models.data.stream_format import DEFAULT_QUESTION, StreamSample
+from models.data.stream_format import DEFAULT_QUESTION, StreamSample, TaggedRound
 from models.data.video_file import VideoFile, find_video
 from models.data.video_frames import frames_at
 from models.vlm.frame_size import FrameBudget
@@ -107,7 +107,7 @@ class SessionFile:
         try:
             if isinstance(element, dict) and "messages" in element:
                 stream = StreamSample.parse(element)
-                return list(_stream_sessions(stream, self._video(stream.videos[0]), self.fps))
+                return list(_stream_sessions(stream, self._video(stream.videos[0]), self.fps, left_out))
             raw = RawSample.parse(element)
             return list(_raw_sessions(raw, self._video(raw.video), self.fps, left_out))
         except FieldError as error:
@@ -256,18 +256,22 @@ def _seconds_ms(value: RawTime) -> int | None:
     return None if time_ms is None else max(0, time_ms)
 
 
-def _stream_sessions(sample: StreamSample, video: VideoFile, fps: float) -> Iterator[Session]:
+def _stream_sessions(
+    sample: StreamSample, video: VideoFile, fps: float, leave_out: LeaveOut
+) -> Iterator[Session]:
     rounds = sample.rounds
     if len(rounds) > video.num_frames_at(fps):
         raise FieldError(
             "videos", f"has fewer frames at {fps:g} fps than there are rounds", f"{len(rounds)}: {video.path}"
         )
     times_ms = tuple(round(1000 * index * video.step(fps) / video.fps) for index in range(len(rounds)))
-    asked = [(index, one.question) for index, one in enumerate(rounds) if one.question]
-    # The converter asks a late question at the first frame too.
-    if len(asked) > 1 and asked[0] == (0, asked[1][1]):
-        asked = asked[1:]
-    for number, (first_live, instruction) in enumerate(asked or [(0, DEFAULT_QUESTION)]):
+    asked = _asked(rounds) or [(0, DEFAULT_QUESTION)]
+    for index, one in enumerate(rounds[: asked[0][0]]):
+        if one.state is State.RESPONSE:
+            leave_out(
+                f"messages.{2 * index + 2}.content", "told before anything is asked", repr(one.text[:60])
+            )
+    for number, (first_live, instruction) in enumerate(asked):
         end = asked[number + 1][0] if number + 1 < len(asked) else len(rounds)
         kept = tuple(
             Round(
@@ -281,3 +285,14 @@ def _stream_sessions(sample: StreamSample, video: VideoFile, fps: float) -> Iter
         yield Session(
             sample.task_type, instruction, video.path, times_ms[:end], kept, first_live, tuple(range(end))
         )
+
+
+def _asked(rounds: Sequence[TaggedRound]) -> list[tuple[int, str]]:
+    """(round, question). The converter asks a late question at the first frame too: that copy is none, unless something
+    is told while it stands."""
+    asked = [(index, one.question) for index, one in enumerate(rounds) if one.question]
+    if len(asked) > 1 and asked[0][0] == 0 and asked[0][1] in {question for _, question in asked[1:]}:
+        until = asked[1][0]
+        if all(one.state is not State.RESPONSE for one in rounds[:until]):
+            return asked[1:]
+    return asked

@@ -198,21 +198,58 @@ def test_a_simulated_clip_comes_back_as_it_was_labelled(folder: Path) -> None:
         assert text in [one.text for one in session.rounds[at - 20 : at + 1]]
 
 
-def test_the_stream_format_stays_as_it_is(folder: Path) -> None:
-    replies = ["</Silence>", "</Standby>", "</Response> It came.", "</Silence>", "</Response> Red."]
-    questions = {0: "What colour?\n", 3: "What colour?\n"}
+def stream(replies: str, questions: dict[int, str]) -> dict[str, Any]:
+    """A letter for each reply; Response i says "told i"."""
     messages = [{"role": "system", "content": "Watch."}]
-    for index, reply in enumerate(replies):
-        tag = f"{questions.get(index, '')}<{index}s-{index + 1}s>\n<stream>"
-        messages += [{"role": "user", "content": tag}, {"role": "assistant", "content": reply}]
-    element = {"messages": messages, "videos": ["a.mp4"], "task_type": "qa"}
+    for index, letter in enumerate(replies):
+        reply = {"-": "</Silence>", "s": "</Standby>", "R": f"</Response> told {index}"}[letter]
+        asked = f"{questions[index]}\n" if index in questions else ""
+        messages += [
+            {"role": "user", "content": f"{asked}<{index}s-{index + 1}s>\n<stream>"},
+            {"role": "assistant", "content": reply},
+        ]
+    return {"messages": messages, "videos": ["a.mp4"], "task_type": "qa"}
+
+
+def test_the_stream_format_stays_as_it_is(folder: Path) -> None:
     # The question at the first frame is the converter's copy of the late one.
+    element = stream("-ss-R", {0: "What colour?", 3: "What colour?"})
     (session,) = sessions_of(folder, element, fps=2.0)
     assert (letters(session), session.first_live) == ("----R", 3)
+    assert session.rounds[4].text == "told 4"
     assert session.frame_times_ms == (0, 500, 1000, 1500, 2000)
     assert [(one.start_ms, one.end_ms) for one in session.rounds[:2]] == [(0, 1000), (1000, 2000)]
     with pytest.raises(BrokenSample, match=r"fewer frames at 0\.3 fps"):
         sessions_of(folder, element, fps=0.3)
+
+
+@pytest.mark.parametrize(
+    ("replies", "questions", "expected"),
+    [
+        # A copy of the last question: the first of the sample's list need not be the earliest.
+        ("--s-R-R", {0: "B?", 2: "A?", 5: "B?"}, [("A?", 2, "--s-R"), ("B?", 5, "------R")]),
+        # What is told while it stands would be lost with it: it was asked twice.
+        ("-sR-R", {0: "A?", 3: "A?"}, [("A?", 0, "-sR"), ("A?", 3, "----R")]),
+        ("-R-R", {0: "A?", 2: "B?"}, [("A?", 0, "-R"), ("B?", 2, "---R")]),
+    ],
+)
+def test_the_converters_copy_of_a_late_question_is_no_question(
+    folder: Path, replies: str, questions: dict[int, str], expected: list[tuple[str, int, str]]
+) -> None:
+    sessions = sessions_of(folder, stream(replies, questions))
+    assert [(one.instruction, one.first_live, letters(one)) for one in sessions] == expected
+
+
+def test_what_a_chat_tells_before_it_is_asked_is_named(folder: Path) -> None:
+    path = folder / "unasked.json"
+    path.write_text(json.dumps([stream("-RR-R", {3: "A?"})]))
+    findings: list[Finding] = []
+    (session,) = SessionFile(path, folder, 1.0).sessions(0, findings.append)
+    assert letters(session) == "----R"
+    assert [(one.field, one.reason, one.detail, one.broken) for one in findings] == [
+        ("messages.4.content", "told before anything is asked", "'told 1'", False),
+        ("messages.6.content", "told before anything is asked", "'told 2'", False),
+    ]
 
 
 def test_spans_that_are_told_move_with_the_tags(folder: Path) -> None:
