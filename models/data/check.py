@@ -10,7 +10,7 @@ from models.data.finding import FieldError, Finding
 from models.data.image_format import ImageSample
 from models.data.json_array import read_json_array
 from models.data.raw_sample import RawSample
-from models.data.stream_format import StreamSample, frame_rounds
+from models.data.stream_format import StreamSample, check_told, frame_rounds
 from models.data.video_file import VideoFile, find_video
 from models.vlm.state import State
 
@@ -130,6 +130,7 @@ class DataCheck:
             if self._open_videos:
                 self._video(find_video(video, Path(file), self._video_root))
         rounds = sample.rounds
+        check_told(rounds)
         asked = sum(bool(turn.question) for turn in rounds)
         told = [turn.text for turn in rounds if turn.state is State.RESPONSE]
         statistics.durations_s.append(rounds[-1].end_s - rounds[0].start_s)

@@ -23,7 +23,7 @@ from models.data.json_array import read_json_array
 from models.data.raw_sample import RawResponse, RawSample, RawTime, raw_time
 from models.data.sample import SEPARATOR, Round
 from models.data.span import shift_spans, without_spans
-from models.data.stream_format import DEFAULT_QUESTION, StreamSample, TaggedRound
+from models.data.stream_format import DEFAULT_QUESTION, StreamSample, TaggedRound, check_told
 from models.data.video_file import VideoFile, find_video
 from models.data.video_frames import frames_at
 from models.vlm.frame_size import FrameBudget
@@ -160,7 +160,7 @@ def _raw_sessions(raw: RawSample, video: VideoFile, fps: float, leave_out: Leave
     asked = []
     for index, question in enumerate(raw.question):
         at_ms = _seconds_ms(question.time)
-        if not question.content:
+        if not question.content.strip():
             leave_out(f"question.{index}.content", "empty", "")
             continue
         if at_ms is None:
@@ -196,7 +196,7 @@ def _tell_untold(
             continue
         shown = f"{at_ms / 1000:g} s"
         num_asked = bisect.bisect_right(asked_ms, at_ms)
-        if not response.content:
+        if not response.content.strip():
             leave_out(f"{field}.content", "empty", "")
         elif at_ms > times_ms[-1]:
             leave_out(field, "no frame left for the Response", f"{shown} of {video.duration_s:g} s")
@@ -228,7 +228,7 @@ def _label(
     waits = [False] * len(times_ms)
     for response in raw.response:
         start_ms, at_ms = _span_ms(response)
-        if at_ms is None or at_ms < asked_ms or not response.content:
+        if at_ms is None or at_ms < asked_ms or not response.content.strip():
             continue
         close = bisect.bisect_left(times_ms, at_ms)
         begin = close if start_ms is None else bisect.bisect_left(times_ms, start_ms)
@@ -265,6 +265,7 @@ def _stream_sessions(
             "videos", f"has fewer frames at {fps:g} fps than there are rounds", f"{len(rounds)}: {video.path}"
         )
     times_ms = tuple(round(1000 * index * video.step(fps) / video.fps) for index in range(len(rounds)))
+    check_told(rounds)
     asked = _asked(rounds) or [(0, DEFAULT_QUESTION)]
     for index, one in enumerate(rounds[: asked[0][0]]):
         if one.state is State.RESPONSE:
@@ -290,7 +291,7 @@ def _stream_sessions(
 def _asked(rounds: Sequence[TaggedRound]) -> list[tuple[int, str]]:
     """(round, question). The converter asks a late question at the first frame too: that copy is none, unless something
     is told while it stands."""
-    asked = [(index, one.question) for index, one in enumerate(rounds) if one.question]
+    asked = [(index, one.question) for index, one in enumerate(rounds) if one.question.strip()]
     if len(asked) > 1 and asked[0][0] == 0 and asked[0][1] in {question for _, question in asked[1:]}:
         until = asked[1][0]
         if all(one.state is not State.RESPONSE for one in rounds[:until]):

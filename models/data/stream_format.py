@@ -149,6 +149,8 @@ class _Conversion:
         elif frame >= self._num_frames:
             self.leave_out(field, "no frame left for the Response", f"frame {frame} of {self._num_frames}")
         else:
+            if not content.strip():
+                self.leave_out(f"{field}.content", "white space alone: a Response without words")
             self._reply(field, frame, State.RESPONSE, content)
 
     def rounds(self) -> list[FrameRound]:
@@ -290,3 +292,12 @@ def _parse_round(messages: Sequence[Message], index: int, mark: str) -> TaggedRo
         reason = "a Response without text" if state is State.RESPONSE else "only Response carries text"
         raise FieldError(f"messages.{index + 1}.content", reason, repr(assistant.content[:60]))
     return TaggedRound(asked[1] or "", float(asked[2]), float(asked[3]), state, text)
+
+
+def check_told(rounds: Sequence[TaggedRound]) -> None:
+    """FieldError for a Response of white space alone, as for one without text: the conversion makes it where a raw
+    sample has it, but there is nothing in it to learn."""
+    for index, one in enumerate(rounds):
+        if one.state is State.RESPONSE and not one.text.strip():
+            field = f"messages.{2 * index + 2}.content"
+            raise FieldError(field, "a Response without words", repr(one.text[:60]))

@@ -53,6 +53,16 @@ def test_counts_of_a_stream_file(tmp_path: Path) -> None:
     assert statistics.broken_reasons == {"missing": 1}
 
 
+def test_a_response_of_white_space_is_broken(tmp_path: Path) -> None:
+    element = chat("sr")
+    element["messages"][4]["content"] = "</Response>  "
+    statistics, findings = checked(tmp_path, element, open_videos=False)
+    assert statistics.state_counts == (0, 0, 0)
+    assert [(one.field, one.reason, one.broken) for one in findings] == [
+        ("messages.4.content", "a Response without words", True)
+    ]
+
+
 def test_an_image_file_needs_its_pictures(tmp_path: Path) -> None:
     there = tmp_path / "frame.jpg"
     there.touch()

@@ -114,7 +114,7 @@ def test_what_no_session_teaches_is_told(folder: Path) -> None:
     element = raw(
         [
             {"content": "Who?", "time": "3.0"},
-            {"content": "", "time": "4.0"},
+            {"content": " ", "time": "4.0"},
             {"content": "When?", "time": "30.0"},
         ],
         [
@@ -124,6 +124,7 @@ def test_what_no_session_teaches_is_told(folder: Path) -> None:
             {"content": "", "time": "6.0"},
             {"content": "untimed", "st_time": "6.0"},
             {"content": "turned", "st_time": "7.0", "end_time": "6.0"},
+            {"content": " \n", "time": "7.0"},
         ],
     )
     path.write_text(json.dumps([{"video_path": "a.mp4"}, element]))
@@ -137,6 +138,7 @@ def test_what_no_session_teaches_is_told(folder: Path) -> None:
         (1, "response.3.content", "empty"),
         (1, "response.4", "no time that can be read"),
         (1, "response.5", "its end is before its start: no Standby"),
+        (1, "response.6.content", "empty"),
         (1, "question.2", "no frame between it and the next question or the end of the video"),
     ]
     findings.clear()
@@ -250,6 +252,16 @@ def test_what_a_chat_tells_before_it_is_asked_is_named(folder: Path) -> None:
         ("messages.4.content", "told before anything is asked", "'told 1'", False),
         ("messages.6.content", "told before anything is asked", "'told 2'", False),
     ]
+
+
+def test_a_response_of_white_space_is_never_taught(folder: Path) -> None:
+    blank = {"content": "  ", "st_time": "2.0", "end_time": "4.0"}
+    (session,) = sessions_of(folder, raw([], [blank, {"content": "one", "time": "6.0"}]))
+    assert letters(session) == "------R---"
+    chat = stream("-R-", {0: "A?"})
+    chat["messages"][4]["content"] = "</Response>   "
+    with pytest.raises(BrokenSample, match=r"messages\.4\.content: a Response without words"):
+        sessions_of(folder, chat)
 
 
 def test_spans_that_are_told_move_with_the_tags(folder: Path) -> None:

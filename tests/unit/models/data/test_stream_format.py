@@ -163,6 +163,8 @@ def test_tags_count_frames_whatever_the_frame_rate() -> None:
         # No text: Standby stays, nothing is said.
         ([span("", 2, 3)], [SILENCE, STANDBY, STANDBY] + [SILENCE] * 5),
         ([at("", 2)], [SILENCE] * 8),
+        # White space is text.
+        ([at("  ", 2)], [SILENCE, "</Response>   "] + [SILENCE] * 6),
         # A span wins over `time`; half a span is none.
         ([span("A", 2, 2, time=7)], [SILENCE, STANDBY, "</Response> A"] + [SILENCE] * 5),
         ([span("A", 2, "", time=7)], [SILENCE] * 6 + ["</Response> A", SILENCE]),
@@ -224,6 +226,7 @@ def test_questions_on_eight_frames(question: list[dict[str, Any]], questions: di
         ([], [], ["question"]),
         ([asked("Q?", 0)], [at("A", 99)], ["response.0"]),
         ([asked("Q?", 0)], [span("", 1, 2)], ["response.0.content"]),
+        ([asked("Q?", 0)], [at("  ", 2)], ["response.0.content"]),
         ([asked("Q?", 0)], [at("A", 2), at("B", 2)], ["response.1"]),
         ([asked("Q?", 0)], [span("A", "1", "x")], ["response.0.end_time", "response.0"]),
         ([asked("Q?", 0)], [span("A", 5, 2)], ["response.0"]),
