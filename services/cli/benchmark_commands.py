@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from services.cli.eval_progress import mistakes_told, progress
 from services.cli.options import Device
@@ -292,12 +294,19 @@ def _write(path: Path, values: Any) -> None:
 def _print_ovo(mode: str, score: "OvoScore") -> None:
     console = Console()
     table = Table(
-        "", "official", "strict", "floor", "by", "strict floor", "answers", title=f"OVO-Bench, {_named(mode)}"
+        "",
+        "official",
+        "strict",
+        "floor",
+        "by",
+        "strict floor",
+        "answers",
+        title=escape(f"OVO-Bench, {_named(mode)}"),
     )
     for group, tasks in score.tasks.items():
         for task, one in tasks.items():
             table.add_row(
-                task,
+                Text(task),
                 *(f"{value:.2f}" for value in (one.official, one.strict, one.floor)),
                 one.floor_answer,
                 f"{one.strict_floor:.2f}",
@@ -310,7 +319,7 @@ def _print_ovo(mode: str, score: "OvoScore") -> None:
         _add_mean(table, "total", score.total)
     console.print(table)
     for remark in score.remarks:
-        console.print(f"- {remark}")
+        console.print(f"- {remark}", markup=False)
 
 
 def _named(mode: str) -> str:
@@ -325,16 +334,16 @@ def _add_mean(table: Table, name: str, mean: dict[str, float]) -> None:
 def _print_streaming(title: str, score: "StreamingScore") -> None:
     console = Console()
     if score.choices:
-        table = Table("", "official", "strict", "floor", "by", "questions", "silent", title=title)
+        table = Table("", "official", "strict", "floor", "by", "questions", "silent", title=escape(title))
         for task, one in score.choices.items():
             official = "" if one.official is None else f"{one.official:.2f}"
             floor = f"{one.floor:.2f}"
             counts = (str(one.num_questions), str(one.num_silent))
-            table.add_row(task, official, f"{one.strict:.2f}", floor, one.floor_answer, *counts)
+            table.add_row(Text(task), official, f"{one.strict:.2f}", floor, one.floor_answer, *counts)
         console.print(table)
     if score.proactive:
-        table = Table("", "in time", "right", "questions", "silent", title=title)
+        table = Table("", "in time", "right", "questions", "silent", title=escape(title))
         for task, told in score.proactive.items():
             counts = (str(told.num_questions), str(told.num_silent))
-            table.add_row(task, f"{told.in_time:.2f}", f"{told.right:.2f}", *counts)
+            table.add_row(Text(task), f"{told.in_time:.2f}", f"{told.right:.2f}", *counts)
         console.print(table)

@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from services.shared.errors import InvalidInput
 
@@ -145,7 +146,7 @@ def _show(manifest: dict[str, Any], output: Path) -> None:
         for reason, times in reasons.items():
             rejected.add_row(f"{task} (whole list)", reason, str(times))
     for reason, times in manifest["rejected"]["videos"].items():
-        rejected.add_row("video", reason, str(times))
+        rejected.add_row("video", Text(reason), str(times))
     console.print(rejected)
     cost = manifest["cost"]
     tokens = f"{cost['prompt_tokens']:,} prompt and {cost['completion_tokens']:,} completion tokens"
@@ -157,7 +158,7 @@ def _show(manifest: dict[str, Any], output: Path) -> None:
         console.print(
             f"No samples in {', '.join(empty)}: few groups of videos, or small shares in the config."
         )
-    console.print(f"\n{output / 'manifest.json'} tells the rest.", soft_wrap=True)
+    console.print(f"\n{output / 'manifest.json'} tells the rest.", markup=False, soft_wrap=True)
     console.print(
         f"Next: streamo data check {output / 'train.json'} --video-root {output}",
         markup=False,

@@ -17,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from services.cli.curate_command import curate
 from services.cli.data_simulate import simulate
@@ -206,7 +207,7 @@ def _show(statistics: "DataStatistics") -> None:
     tasks = Table("task", "samples", *(state.name.capitalize() for state in State), box=None)
     for task, num_samples in statistics.tasks.most_common():
         of_task = statistics.task_states.get(task, Counter())
-        tasks.add_row(task, str(num_samples), *(str(of_task[state]) for state in State))
+        tasks.add_row(Text(task), str(num_samples), *(str(of_task[state]) for state in State))
     console.print(tasks)
     spread = Table("", "least", "median", "most", box=None)
     for name, values in (
@@ -223,7 +224,7 @@ def _show(statistics: "DataStatistics") -> None:
         if reasons:
             table = Table(title, "samples" if title == "broken" else "times", box=None)
             for reason, times in reasons.most_common():
-                table.add_row(reason, str(times))
+                table.add_row(Text(reason), str(times))
             console.print(table)
 
 

@@ -157,7 +157,7 @@ class Demo:
                     if message.HasField("event"):
                         self._receive(message.event)
             except ClientError as error:
-                self._console.print(f"[red]the subscription broke off: {error}[/red]")
+                self._console.print(f"the subscription broke off: {error}", style="red", markup=False)
                 self._ended.set()
 
         threading.Thread(target=follow, name="demo-follow", daemon=True).start()

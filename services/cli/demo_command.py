@@ -66,4 +66,4 @@ def demo(
             **result.to_dict(),
         }
         summary.write_text(json.dumps(written, indent=2) + "\n")
-        console.print(f"Written to {summary}.")
+        console.print(f"Written to {summary}.", markup=False)

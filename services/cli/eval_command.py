@@ -227,7 +227,7 @@ def compare(
         console.print(table)
         if out is not None:
             write_comparison(out, comparison)
-            console.print(f"All scores: {out / 'comparison.md'}")
+            console.print(f"All scores: {out / 'comparison.md'}", markup=False)
 
 
 def _serving(
@@ -292,4 +292,4 @@ def _report(console: Console, directory: Path, scored: "ScoredRun", no_plots: bo
             ),
         )
     Console().print(table)
-    console.print(f"Report: {directory / 'report.md'}")
+    console.print(f"Report: {directory / 'report.md'}", markup=False)

@@ -10,7 +10,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from services.cli.client import Client, ClientError
 from services.cli.doctor import Doctor
@@ -100,10 +102,11 @@ def status(directory: Directory = DIRECTORY) -> None:
     alive = {record.name: record.pid for record in state.processes if record.process() is not None}
     for name, (phase, detail) in state.parts.items():
         told = phase if phase != "ready" or name in alive else "restarting"
-        parts.add_row(name, f"{told} {detail}".strip(), str(alive.get(name, "")))
+        parts.add_row(name, Text(f"{told} {detail}".strip()), str(alive.get(name, "")))
     console.print(parts)
     console.print(
-        f"\nThe stack is {state.state}; its gateway is at {state.gateway}; logs are in {directory}.\n"
+        f"\nThe stack is {state.state}; its gateway is at {state.gateway}; logs are in {directory}.\n",
+        markup=False,
     )
     if state.state == "ready":
         from services.cli.stream_commands import streams_table
@@ -112,7 +115,7 @@ def status(directory: Directory = DIRECTORY) -> None:
             with Client(state.gateway, settings=load_settings().client) as client:
                 console.print(streams_table(client.list_streams()))
         except ClientError as error:
-            console.print(f"The gateway does not tell its streams: {error}")
+            console.print(f"The gateway does not tell its streams: {error}", markup=False)
 
 
 def doctor(directory: Directory = DIRECTORY) -> None:
@@ -125,10 +128,10 @@ def doctor(directory: Directory = DIRECTORY) -> None:
     for finding in findings:
         sign = "[green]✓[/green]" if finding.is_well else "[red]✗[/red]"
         console.print(
-            f"{sign} [bold]{finding.name:<13}[/bold]{finding.found}", highlight=False, soft_wrap=True
+            f"{sign} [bold]{finding.name:<13}[/bold]{escape(finding.found)}", highlight=False, soft_wrap=True
         )
         if not finding.is_well and finding.mend:
-            console.print(f"  {'':<13}→ {finding.mend}", highlight=False, soft_wrap=True)
+            console.print(f"  {'':<13}→ {finding.mend}", markup=False, highlight=False, soft_wrap=True)
     if not all(finding.is_well for finding in findings):
         raise typer.Exit(1)
 

@@ -29,7 +29,7 @@ class StartProgress:
             return
         for name, (word, detail) in state.parts.items():
             if self._told.get(name) != word and word in ("ready", "failed"):
-                self._console.print(f"{name}: {word} {detail}".rstrip())
+                self._console.print(f"{name}: {word} {detail}".rstrip(), markup=False)
             self._told[name] = word
 
     def __enter__(self) -> Self:
@@ -46,5 +46,5 @@ class StartProgress:
     def _table(self, state: "StackState") -> Table:
         table = Table.grid(padding=(0, 2))
         for name, (word, detail) in state.parts.items():
-            table.add_row(name, Text(word, style=_STYLES.get(word, "")), detail)
+            table.add_row(name, Text(word, style=_STYLES.get(word, "")), Text(detail))
         return table

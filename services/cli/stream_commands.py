@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from services.cli.event_line import media_time_text
 from services.cli.gateway_target import given_gateway, open_client
@@ -92,8 +93,8 @@ def streams_table(statuses: Sequence[StreamStatus]) -> Table | str:
         counters = status.counters
         table.add_row(
             status.stream.stream_id,
-            status.stream.source,
-            f"{state} {status.source_detail}".strip(),
+            Text(status.stream.source),
+            Text(f"{state} {status.source_detail}".strip()),
             media_time_text(status.media_time_ms),
             str(counters.frames_kept),
             str(counters.rounds_decided),

@@ -244,7 +244,7 @@ def _tune(recipe: "FineTuneRecipe", files: FineTuneFiles, resume: bool, devices:
         run.checkpoint(resume=resume)  # refused at once, not after all samples have been read
         run.read()
     findings.close()
-    console.print(run.summary, highlight=False, soft_wrap=True)
+    console.print(run.summary, markup=False, highlight=False, soft_wrap=True)
     _show_states(console, run.state_weights)
     console.print(f"{run.num_steps} steps of {recipe.batch_packs} packed sequences", highlight=False)
     is_over = run.train(resume=resume)
@@ -255,6 +255,7 @@ def _tune(recipe: "FineTuneRecipe", files: FineTuneFiles, resume: bool, devices:
     )
     console.print(
         f"{'Done' if is_over else 'Ended early'}: {newest_checkpoint(files.output)}. Next: {next_step}",
+        markup=False,
         highlight=False,
         soft_wrap=True,
     )

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from services.cli.gateway_target import open_client
 from services.cli.options import Directory, Gateway, TaskName
@@ -87,6 +88,6 @@ def list_watches(
         task = Task.Name(watch.task).removeprefix("TASK_").lower()
         sensitivity = f"{watch.sensitivity:g}"
         table.add_row(
-            watch.stream_id, watch.watch_id, task, watch.instruction, sensitivity, str(watch.version)
+            watch.stream_id, watch.watch_id, task, Text(watch.instruction), sensitivity, str(watch.version)
         )
     Console().print(table)
