@@ -25,6 +25,8 @@ _MAX_BACK_OFF_S = 5.0
 _ASK_GRACE_S = 10.0
 # The target is away, or has no place left: another may have.
 _NEXT_TARGET = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+# What a target does not answer, it may have done all the same.
+_NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 CHANNEL_OPTIONS = (
     # A gateway that is gone without a word is noticed within 15 s. The third is what counts for one whose kernel
     # still acknowledges: gRPC's default for an unanswered ping is a minute, whatever the second says.
@@ -74,7 +76,7 @@ class Client:
 
     It speaks TLS where `settings` name an authority, and raises InvalidInput where a file of theirs is wrong.
     Every call ends within `timeout_s` for each target (`ask` and `subscribe` have their own) or raises
-    ClientError.
+    ClientError. A call that was not answered in time goes to the next one too; only of `ask` that is the answer.
     """
 
     def __init__(
@@ -212,6 +214,8 @@ class Client:
             self._current = (index + 1) % len(self._targets)
 
     def _call(self, method: Method[Any], request: Any, timeout_s: float | None = None) -> Any:
+        """`timeout_s`: of a call whose time-out is an answer, and no sign that the target hangs."""
+        next_target = _NEXT_TARGET if timeout_s else (*_NEXT_TARGET, *_NO_ANSWER)
         may_be_done = False
         for _ in self._targets:
             target = self.target()
@@ -219,13 +223,13 @@ class Client:
                 return method(target)(request, timeout=timeout_s or self._timeout_s)
             except grpc.RpcError as error:
                 code, text = error.code(), error.details() or "no reason was given"
-                if code not in _NEXT_TARGET:
+                if code not in next_target:
                     repeated = may_be_done and code == grpc.StatusCode.NOT_FOUND
                     kind = _NotFoundOnRepeat if repeated else ClientError
                     raise kind(code, text, _token_of(error)) from None
-                may_be_done |= code == grpc.StatusCode.UNAVAILABLE
+                may_be_done |= code in _NO_ANSWER
                 self.leave(target)
-        if code == grpc.StatusCode.UNAVAILABLE:
+        if code in _NO_ANSWER:
             text = f"no gateway at {', '.join(self._addresses)} answers: {text}"
         raise ClientError(code, text)
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 
 from services.cli.client import RESUME_TOKEN_KEY
-from streamo.v1 import event_pb2, event_pb2_grpc, stream_pb2, stream_pb2_grpc
+from streamo.v1 import event_pb2, event_pb2_grpc, stream_pb2, stream_pb2_grpc, watch_pb2, watch_pb2_grpc
 from streamo.v1.event_pb2 import (
     Bookmark,
     Event,
@@ -29,10 +29,15 @@ def event(seq: int, stream_id: str = "a") -> SubscribeResponse:
 
 BOOKMARK = SubscribeResponse(bookmark=Bookmark(), resume_token=b"start")
 GONE = (grpc.StatusCode.UNAVAILABLE, "going down", b"")
+HUNG = GetEventsResponse(next_page_token=b"never sent")
 FULL = (grpc.StatusCode.RESOURCE_EXHAUSTED, "no place left", b"")
 
 
-class ScriptedGateway(event_pb2_grpc.EventServiceServicer, stream_pb2_grpc.StreamServiceServicer):
+class ScriptedGateway(
+    event_pb2_grpc.EventServiceServicer,
+    stream_pb2_grpc.StreamServiceServicer,
+    watch_pb2_grpc.WatchServiceServicer,
+):
     """Plays one script a subscription; the last one ends by holding the call open."""
 
     def __init__(self) -> None:
@@ -42,10 +47,12 @@ class ScriptedGateway(event_pb2_grpc.EventServiceServicer, stream_pb2_grpc.Strea
         self.removals: list[grpc.StatusCode] = []
         self.pages: list[GetEventsResponse | grpc.StatusCode] = []
         self.page_tokens: list[bytes] = []
+        self.asked: list[str] = []
         self.over = threading.Event()
         self._server = grpc.server(ThreadPoolExecutor(8))
         event_pb2_grpc.add_EventServiceServicer_to_server(self, self._server)
         stream_pb2_grpc.add_StreamServiceServicer_to_server(self, self._server)
+        watch_pb2_grpc.add_WatchServiceServicer_to_server(self, self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
 
@@ -87,7 +94,13 @@ class ScriptedGateway(event_pb2_grpc.EventServiceServicer, stream_pb2_grpc.Strea
         page = self.pages.pop(0)
         if isinstance(page, grpc.StatusCode):
             _abort_unless_ok(page, context)
+        if page is HUNG:
+            self.over.wait()
         return page
+
+    def Ask(self, request: watch_pb2.AskRequest, context: grpc.ServicerContext) -> watch_pb2.AskResponse:
+        self.asked.append(request.question)
+        context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the stream shows no answer")
 
     def stop(self) -> None:
         self.over.set()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import grpc
 import pytest
-from support.scripted_gateway import BOOKMARK, FULL, GONE, ScriptedGateway, event
+from support.scripted_gateway import BOOKMARK, FULL, GONE, HUNG, ScriptedGateway, event
 
 from services.cli.client import Client, ClientError
 from streamo.v1.event_pb2 import Bookmark, Event, GetEventsResponse, SubscribeResponse
@@ -122,6 +122,38 @@ def test_a_removal_that_a_full_gateway_refused_was_not_done(
     assert raised.value.code == grpc.StatusCode.NOT_FOUND
 
 
+def test_a_gateway_that_hangs_is_left_for_the_next(make_gateway: Callable[[], ScriptedGateway]) -> None:
+    one, two = make_gateway(), make_gateway()
+    one.pages, two.pages = [HUNG], [GetEventsResponse(), GetEventsResponse()]
+    with Client([one.address, two.address], timeout_s=2) as client:
+        for _ in range(2):
+            assert len(list(client.get_events())) == 1
+    assert (len(one.page_tokens), len(two.page_tokens)) == (1, 2)
+
+
+def test_where_all_gateways_hang_that_is_told(make_gateway: Callable[[], ScriptedGateway]) -> None:
+    one, two = make_gateway(), make_gateway()
+    one.pages, two.pages = [HUNG], [HUNG]
+    with (
+        Client([one.address, two.address], timeout_s=0.5) as client,
+        pytest.raises(ClientError, match=f"no gateway at {one.address}, {two.address} answers") as raised,
+    ):
+        next(client.get_events())
+    assert raised.value.code == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_that_an_answer_takes_too_long_is_told_by_the_gateway_that_was_asked(
+    make_gateway: Callable[[], ScriptedGateway],
+) -> None:
+    one, two = make_gateway(), make_gateway()
+    with Client([one.address, two.address]) as client:
+        for _ in range(2):
+            with pytest.raises(ClientError, match="the stream shows no answer") as raised:
+                client.ask("a", "Who?", timeout_s=1)
+            assert raised.value.code == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert (one.asked, two.asked) == (["Who?"] * 2, [])
+
+
 def test_close_from_another_thread_ends_it(gateway: ScriptedGateway, client: Client) -> None:
     events = client.subscribe(deadline_s=DEADLINE_S)
     gateway.scripts = [[BOOKMARK, lambda: threading.Timer(0.05, events.close).start()]]
@@ -142,9 +174,12 @@ def test_an_unknown_start_is_a_mistake(client: Client) -> None:
         Client([])
 
 
-def test_a_removal_whose_answer_was_lost_counts_as_done(make_gateway: Callable[[], ScriptedGateway]) -> None:
+@pytest.mark.parametrize("lost", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED])
+def test_a_removal_whose_answer_was_lost_counts_as_done(
+    make_gateway: Callable[[], ScriptedGateway], lost: grpc.StatusCode
+) -> None:
     one, two = make_gateway(), make_gateway()
-    one.removals, two.removals = [grpc.StatusCode.UNAVAILABLE], [grpc.StatusCode.NOT_FOUND]
+    one.removals, two.removals = [lost], [grpc.StatusCode.NOT_FOUND]
     with Client([one.address, two.address]) as client:
         client.remove_stream("a")
         two.removals = [grpc.StatusCode.NOT_FOUND]
