@@ -24,9 +24,9 @@ TargetFormat = Literal["stream", "image"]
 
 @dataclass(frozen=True)
 class ConvertConfig:
-    """fps: frames a second that the rounds stand for. frames_dir: where the image format's pictures go (needed for it,
-    and made there unless they are there). video_root: videos are below it; None: they are as they stand, or beside the
-    file. default_question: asked where a sample has no question."""
+    """fps: frames a second that the rounds stand for. frames_dir: where the image format's pictures go (needed for it
+    alone, and made there unless they are there). video_root: videos are below it; None: they are as they stand, or
+    beside the file. default_question: asked where a sample has no question."""
 
     to: TargetFormat
     fps: float = 1.0
@@ -40,6 +40,10 @@ class ConvertConfig:
             raise ValueError(f"fps {self.fps}: must be above 0")
         if self.to == "image" and self.frames_dir is None:
             raise ValueError("frames_dir: the image format needs a folder for the frames")
+        if self.to == "stream" and self.frames_dir is not None:
+            raise ValueError(
+                "frames_dir: the stream format has no pictures; leave it out, or convert to image"
+            )
         if not self.system_prompt.strip():
             raise ValueError("system_prompt: is empty")
 
@@ -110,7 +114,7 @@ class Converter:
                 raise FieldError("video_path", f"has no frame at {self.config.fps:g} fps", str(video.path))
             rounds, left_out = frame_rounds(raw, num_frames, self.config.fps, self.config.default_question)
             findings = [Finding(file, index, one.field, one.reason, one.detail) for one in left_out]
-            if self.config.frames_dir is None or self.config.to == "stream":
+            if self.config.frames_dir is None:
                 return StreamSample.make(raw, rounds, str(video.path), self.config.system_prompt), findings
             folder = frames_folder(self.config.frames_dir, raw.video, self.config.fps)
             files, ends_early = video.frame_files(self.config.fps, folder)

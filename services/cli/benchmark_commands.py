@@ -25,6 +25,10 @@ if TYPE_CHECKING:  # torch, which other commands need not wait for
     from models.evaluation.benchmarks.streaming_score import StreamingScore
 
 
+# What only scores of result files heed, by parameter, as users call it.
+_OF_SCORING = {"more_results": "RESULTS.json", "name": "--name"}
+
+
 class ModeName(StrEnum):
     OFFICIAL = "official"
     PUSH = "push"
@@ -51,6 +55,7 @@ Score = Annotated[
 
 
 def ovo_bench(
+    given: typer.Context,
     more_results: Annotated[
         list[Path] | None, typer.Argument(metavar="[RESULTS.json]...", help="More files for --score.")
     ] = None,
@@ -93,6 +98,7 @@ def ovo_bench(
     from models.evaluation.benchmarks.probe import Answer, Mode
 
     with mistakes_told():
+        _refuse_ignored(given)
         if score:
             paths = [*score, *(more_results or ())]
         else:
@@ -119,6 +125,7 @@ def ovo_bench(
 
 
 def streaming_bench(
+    given: typer.Context,
     more_results: Annotated[
         list[Path] | None, typer.Argument(metavar="[RESULTS.json]...", help="More files for --score.")
     ] = None,
@@ -169,6 +176,7 @@ def streaming_bench(
     from models.evaluation.suite import ServingSettings
 
     with mistakes_told():
+        _refuse_ignored(given)
         if score:
             paths = [*score, *(more_results or ())]
         else:
@@ -269,6 +277,23 @@ def _run_settings(
 
 def _journal(out: Path) -> Path:
     return out.with_name(f"{out.name}.journal")
+
+
+def _refuse_ignored(given: typer.Context) -> None:
+    """ValueError for what was given and plays no part: results and their name without --score, of a run with it."""
+    is_scoring = bool(given.params["score"])
+    ignored = [
+        _OF_SCORING.get(name, f"--{name.replace('_', '-')}")
+        for name in given.params
+        if name not in ("score", "as_json")
+        and (name in _OF_SCORING) != is_scoring
+        and getattr(given.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT"
+    ]
+    if ignored:
+        reason = (
+            "of a run: leave out with --score" if is_scoring else "of result files: give them with --score"
+        )
+        raise ValueError(f"{', '.join(ignored)}: {reason}")
 
 
 def _needed(**options: Path | None) -> None:

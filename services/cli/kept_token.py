@@ -8,7 +8,8 @@ from tempfile import NamedTemporaryFile
 
 
 class KeptToken:
-    """The resume token of the last tail with one filter at the same gateways. Many processes may share it."""
+    """The resume token of the last tail with one filter at the same gateways, in whatever order they were named. Many
+    processes may share it."""
 
     def __init__(
         self,
@@ -18,6 +19,7 @@ class KeptToken:
         watches: Iterable[str],
         tasks: Iterable[str],
     ) -> None:
+        streams, watches, tasks = (sorted(set(names)) for names in (streams, watches, tasks))
         wanted = "\n".join([*sorted(gateways), "/", *streams, "/", *watches, "/", *tasks])
         self._path = directory / f"tail-{sha256(wanted.encode()).hexdigest()[:16]}.token"
 

@@ -65,7 +65,10 @@ app.add_typer(eval_command.app, name="eval")
 
 
 def main() -> None:
-    """Ends with 0, with 1 and one line where something could not be done, with 2 for a command that makes no sense."""
+    """Ends with 0, with 1 and one line where something could not be done, with 2 for a command that makes no sense.
+
+    Typer ends it with 130 at Ctrl-C, and with 1 and no word where the reader of its output is gone.
+    """
     try:
         app()
     except (ServiceError, ClientError) as error:
@@ -80,11 +83,6 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our output is gone: `streamo tail | head`
-        sys.stderr.close()
-        sys.exit(0)
 
 
 if __name__ == "__main__":

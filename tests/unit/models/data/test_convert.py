@@ -224,8 +224,10 @@ def test_too_short_for_one_frame_is_broken(root: Path) -> None:
 
 
 def test_callers_mistakes_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="frames_dir"):
+    with pytest.raises(ValueError, match="frames_dir: the image format needs"):
         ConvertConfig("image")
+    with pytest.raises(ValueError, match="frames_dir: the stream format has no pictures"):
+        ConvertConfig("stream", frames_dir=tmp_path)
     with pytest.raises(ValueError, match="fps"):
         ConvertConfig("stream", fps=0.0)
     with pytest.raises(ValueError, match="system_prompt"):

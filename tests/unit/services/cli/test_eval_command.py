@@ -46,6 +46,42 @@ def test_a_device_that_is_not_there_is_named(
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["ovo-bench", "a.json"], "RESULTS.json: of result files: give them with --score"),
+        (["streaming-bench", "--name", "Other"], "--name: of result files: give them with --score"),
+        (
+            [
+                "ovo-bench",
+                "--score",
+                "a.json",
+                "b.json",
+                "--model",
+                "m",
+                "--fps",
+                "1",
+                "--window-rounds",
+                "9",
+            ],
+            "--model, --fps, --window-rounds: of a run: leave out with --score",
+        ),
+        (
+            ["streaming-bench", "--score", "a.json", "--name", "Other", "--json", "--mode", "push"],
+            "--mode: of a run: leave out with --score",
+        ),
+    ],
+)
+def test_what_would_be_ignored_is_refused(
+    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["streamo", "eval", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == f"Error: {told}\n"
+
+
 def test_an_output_that_cannot_be_written_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

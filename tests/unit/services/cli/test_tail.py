@@ -61,6 +61,14 @@ def test_each_gateway_has_a_place_of_its_own(make_gateway: Callable[[], Scripted
     assert one.requests[1].resume_token == b"a1"
 
 
+def test_a_filter_is_the_same_in_any_order(gateway: ScriptedGateway, tail: Tail) -> None:
+    gateway.scripts = [[event(1)], [event(2)], [event(3)]]
+    tail(gateway, "--stream", "a", "--stream", "b", "--count", "1")
+    tail(gateway, "--stream", "b", "--stream", "a", "--stream", "b", "--count", "1")
+    tail(gateway, "--watch", "a", "--watch", "b", "--count", "1")
+    assert [request.resume_token for request in gateway.requests] == [b"", b"a1", b""]
+
+
 @pytest.mark.parametrize("code", [grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.OUT_OF_RANGE])
 def test_a_kept_token_that_is_no_good_is_told_with_the_way_out(
     gateway: ScriptedGateway, tail: Tail, code: grpc.StatusCode
