@@ -8,10 +8,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BaseModel, Field, StrictInt, StrictStr, model_validator
+
+from models.data.finding import FieldError
 from models.evaluation.benchmarks.ovo_score import GROUPS, LABEL
 from models.evaluation.benchmarks.probe import Answer, Mode, Probe
+from models.evaluation.benchmarks.shape import Seconds, check_object, check_shape
 from models.evaluation.benchmarks.wording import wording
 
 TASKS = {
@@ -20,12 +24,61 @@ TASKS = {
     "forward": ("REC", "SSR", "CRR"),
 }
 _GROUP_OF = {task: group for group, tasks in TASKS.items() for task in tasks}
-_NEEDED = {
-    "backward": ("realtime", "question", "options", "gt"),
-    "realtime": ("realtime", "question", "options", "gt"),
-    "REC": ("activity", "test_info"),
-    "SSR": ("test_info",),
-    "CRR": ("question", "ask_time", "test_info"),
+
+
+class _Item(BaseModel):
+    id: StrictInt | StrictStr
+    video: StrictStr
+
+
+class _Choice(_Item):
+    realtime: Seconds
+    question: StrictStr
+    options: Annotated[list[StrictStr], Field(min_length=1)]
+    gt: StrictInt
+
+    @model_validator(mode="after")
+    def _names_an_option(self) -> _Choice:
+        if not 0 <= self.gt < len(self.options):
+            raise FieldError("gt", f"must be the index of one of {len(self.options)} options", str(self.gt))
+        return self
+
+
+class _Count(BaseModel):
+    realtime: Seconds
+    count: StrictInt
+
+
+class _Moment(BaseModel):
+    realtime: Seconds
+    type: StrictInt
+
+
+class _Step(_Moment):
+    step: StrictStr
+
+
+class _Counting(_Item):
+    activity: StrictStr
+    test_info: Annotated[list[_Count], Field(min_length=1)]
+
+
+class _Steps(_Item):
+    test_info: Annotated[list[_Step], Field(min_length=1)]
+
+
+class _Clue(_Item):
+    question: StrictStr
+    ask_time: Seconds
+    test_info: Annotated[list[_Moment], Field(min_length=1)]
+
+
+_SHAPES: dict[str, type[BaseModel]] = {
+    "backward": _Choice,
+    "realtime": _Choice,
+    "REC": _Counting,
+    "SSR": _Steps,
+    "CRR": _Clue,
 }
 # In push mode the answer to a multiple-choice question may come this much after it was asked.
 PATIENCE_S = 2.0
@@ -65,14 +118,26 @@ def read_annotations(path: Path, tasks: Sequence[str] = ()) -> list[dict[str, An
     if unknown := sorted(set(tasks) - set(_GROUP_OF)):
         raise ValueError(f"tasks {unknown}: OVO-Bench has {', '.join(_GROUP_OF)}")
     chosen = []
+    taken: dict[str, int] = {}
     for place, item in enumerate(items):
+        check_object(item, f"{path}: item {place}")
         task = item.get("task")
-        if task not in _GROUP_OF:
+        if not isinstance(task, str) or task not in _GROUP_OF:
             raise ValueError(f"{path}: item {place} has the task {task!r}, known are {', '.join(_GROUP_OF)}")
-        group = _GROUP_OF[task]
-        needed = ("id", "video", *_NEEDED[task if group == "forward" else group])
-        if missing := [name for name in needed if item.get(name) is None]:
-            raise ValueError(f"{path}: item {place} ({task}) lacks {', '.join(missing)}")
+        where = f"{path}: item {place} ({task})"
+        is_forward = _GROUP_OF[task] == "forward"
+        shape = _SHAPES[task if is_forward else _GROUP_OF[task]]
+        if missing := [name for name in shape.model_fields if item.get(name) is None]:
+            raise ValueError(f"{where} lacks {', '.join(missing)}")
+        check_shape(shape, item, where)
+        for key in (
+            _key(item),
+            *(_key(item, at) for at in range(len(item["test_info"]) if is_forward else 0)),
+        ):
+            if taken.setdefault(key, place) != place:
+                raise ValueError(
+                    f"{where}: id: {item['id']!r} is taken by item {taken[key]}, give it another"
+                )
         if not tasks or task in tasks:
             chosen.append(item)
     return chosen

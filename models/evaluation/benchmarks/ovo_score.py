@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, StrictInt, StrictStr
+
+from models.evaluation.benchmarks.shape import check_object, check_shape
+
 GROUPS = ("backward", "realtime", "forward")
 # Beside the three groups in our own result files: how they came about.
 LABEL = "streamo"
@@ -22,6 +26,34 @@ _CONSTANTS = {
     "count": tuple(str(number) for number in range(11)),
     "yes_no": ("Yes", "No", "Yes No"),
 }
+
+
+class _Answered(BaseModel):
+    response: StrictStr | list[Any] | None
+
+
+class _Choice(_Answered):
+    task: StrictStr
+    ground_truth: StrictStr
+
+
+class _Count(_Answered):
+    count: StrictInt
+
+
+class _Moment(_Answered):
+    type: StrictInt
+
+
+class _Counting(BaseModel):
+    test_info: list[_Count]
+
+
+class _Moments(BaseModel):
+    test_info: list[_Moment]
+
+
+_SHAPES: dict[str, type[BaseModel]] = {"REC": _Counting, "SSR": _Moments, "CRR": _Moments}
 
 
 @dataclass(frozen=True)
@@ -73,7 +105,10 @@ def read_results(paths: Sequence[Path]) -> dict[str, dict[str, list[Any]]]:
             raise ValueError(f"{path} cannot be read: {error}") from error
         if not isinstance(values, dict) or any(not isinstance(values.get(group), list) for group in GROUPS):
             raise ValueError(f"{path} is no result file: it needs the lists {', '.join(GROUPS)}")
-        mode = values.get(LABEL, {}).get("mode", "")
+        label = values.get(LABEL, {})
+        mode = label.get("mode", "") if isinstance(label, dict) else None
+        if not isinstance(mode, str):
+            raise ValueError(f"{path}: {LABEL}: must be an object whose mode is a text ({label!r})")
         joined = by_mode.setdefault(mode, {group: [] for group in GROUPS})
         for group in GROUPS:
             joined[group].extend(values[group])
@@ -134,21 +169,24 @@ def is_right_strictly(reply: Reply) -> bool:
     return choice is not None and choice[1] == reply.gold
 
 
-def _replies(group: str, item: dict[str, Any]) -> Iterable[Reply]:
-    try:
-        task = item["task"]
-        if group != "forward":
-            yield Reply(group, task, "choice", item["ground_truth"], item["response"])
-            return
-        for probe in item["test_info"]:
-            if task == "REC":
-                yield Reply(group, task, "count", str(probe["count"]), probe["response"])
-            elif task in ("SSR", "CRR"):
-                gold = "No" if probe["type"] == 0 else "Yes"
-                yield Reply(group, task, "yes_no", gold, probe["response"])
-    except (KeyError, TypeError) as error:
-        name = item.get("id", "?") if isinstance(item, dict) else "?"
-        raise ValueError(f"{group} item {name}: {error} is missing") from error
+def _replies(group: str, item: Any) -> Iterable[Reply]:
+    name = item.get("id", "?") if isinstance(item, dict) else "?"
+    where = f"{group} item {name}"
+    check_object(item, where)
+    if group != "forward":
+        check_shape(_Choice, item, where)
+        yield Reply(group, item["task"], "choice", item["ground_truth"], item["response"])
+        return
+    task = item.get("task")
+    if not isinstance(task, str) or task not in _SHAPES:
+        raise ValueError(f"{where}: task: must be one of {', '.join(_SHAPES)} ({task!r})")
+    check_shape(_SHAPES[task], item, where)
+    for probe in item["test_info"]:
+        if task == "REC":
+            yield Reply(group, task, "count", str(probe["count"]), probe["response"])
+        else:
+            gold = "No" if probe["type"] == 0 else "Yes"
+            yield Reply(group, task, "yes_no", gold, probe["response"])
 
 
 def _shares(replies: Sequence[Reply]) -> Shares:

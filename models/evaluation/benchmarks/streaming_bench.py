@@ -8,15 +8,49 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, StrictStr, model_validator
+
+from models.data.finding import FieldError
 from models.evaluation.benchmarks.probe import Answer, Mode, Probe
-from models.evaluation.benchmarks.streaming_score import clock_s, read_question_file
+from models.evaluation.benchmarks.shape import check_shape
+from models.evaluation.benchmarks.streaming_score import Clock, clock_s, read_question_file
 from models.evaluation.benchmarks.wording import wording
 
 # The official script polls from a second after the question to this long after the right moment.
 POLL_PAST_S = 4
 PATIENCE_S = 2.0
 
+_LETTERS = "ABCD"
+
 Ask = Callable[[Sequence[Probe]], Iterator[tuple[Probe, list[Answer]]]]
+
+
+class _Video(BaseModel):
+    video_path: StrictStr
+
+
+class _Asked(BaseModel):
+    task_type: StrictStr
+    question: StrictStr
+    time_stamp: Clock
+
+
+class _Choice(_Asked):
+    options: list[StrictStr]
+    answer: StrictStr
+
+    @model_validator(mode="after")
+    def _has_four_options(self) -> _Choice:
+        # Where they bring their letters, the benchmark itself shows the first four of some longer lists.
+        num, is_lettered = len(self.options), bool(self.options) and self.options[0].startswith("A.")
+        if num < len(_LETTERS) or (num > len(_LETTERS) and not is_lettered):
+            raise FieldError("options", "must be four", str(num))
+        return self
+
+
+class _Proactive(_Asked):
+    ground_truth_time_stamp: Clock
+    ground_truth_output: StrictStr
 
 
 @dataclass(frozen=True)
@@ -71,7 +105,7 @@ class Question:
     def options(self) -> list[str]:
         options = list(self.values["options"])
         if not options[0].startswith("A."):
-            options = [f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True)]
+            options = [f"{letter}. {option}" for letter, option in zip(_LETTERS, options, strict=True)]
         return options
 
 
@@ -82,11 +116,15 @@ def read_questions(path: Path, videos: Path) -> tuple[list[Any], list[Question]]
     for number, entry in enumerate(data):
         before: list[Mapping[str, Any]] = []
         for place, subset in enumerate(entry if isinstance(entry, list) else [entry]):
-            for index, values in enumerate(subset.get("questions", ())):
+            check_shape(_Video, subset, f"{path}: entry {number}-{place}")
+            for index, values in enumerate(subset["questions"]):
                 key = f"{number}-{place}-{index}"
-                _check(path, key, subset, values)
                 video = videos / Path(subset["video_path"]).name
-                found.append(Question(key, video, values, tuple(before), isinstance(entry, list)))
+                one = Question(key, video, values, tuple(before), isinstance(entry, list))
+                # In a sequence every question may be told, with its answer, to the ones after it.
+                is_proactive = one.is_proactive and not one.is_sequence
+                check_shape(_Proactive if is_proactive else _Choice, values, f"{path}: question {key}")
+                found.append(one)
                 before.append(values)
     return data, found
 
@@ -121,20 +159,6 @@ def with_responses(data: list[Any], responses: Mapping[str, Any], name: str) -> 
         subset = entry[place] if isinstance(entry, list) else entry
         subset["questions"][index][name] = response
     return answered
-
-
-def _check(path: Path, key: str, subset: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    needed = ["task_type", "question", "time_stamp"]
-    if "ground_truth_time_stamp" in values:
-        needed.append("ground_truth_output")
-    else:
-        needed.extend(("options", "answer"))
-    missing = [name for name in needed if name not in values]
-    if "video_path" not in subset:
-        missing.append("video_path")
-    if missing:
-        raise ValueError(f"{path}: question {key} lacks {', '.join(missing)}")
-    clock_s(values["time_stamp"])
 
 
 def _choice_probe(one: Question, texts: StreamingWording, mode: Mode, context_s: int) -> Probe:

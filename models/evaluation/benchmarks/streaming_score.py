@@ -7,7 +7,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, StrictStr
+
+from models.data.finding import FieldError
+from models.evaluation.benchmarks.shape import Seconds, check_object, check_shape
 
 TOTAL = "total"
 # Before the mode, in place of a model's name: the layout has no other room to say how answers came about.
@@ -56,14 +61,55 @@ def clock_s(text: str) -> int:
         raise ValueError(f"time stamp {text!r}: needs HH:MM:SS") from None
 
 
+def _readable(text: str) -> str:
+    try:
+        clock_s(text)
+    except ValueError:
+        raise FieldError("", "needs HH:MM:SS", repr(text)) from None
+    return text
+
+
+Clock = Annotated[StrictStr, AfterValidator(_readable)]
+
+
+class _Turn(BaseModel):
+    time: Seconds
+    content: StrictStr
+
+
+class _Dialogue(BaseModel):
+    answered: Any
+    dialog_history: list[_Turn]
+
+
+class _Choice(BaseModel):
+    task_type: StrictStr
+    answer: StrictStr
+    response: StrictStr | None
+
+
+class _Proactive(BaseModel):
+    task_type: StrictStr
+    ground_truth_time_stamp: Clock
+    ground_truth_output: StrictStr
+    response: _Dialogue
+
+
 def read_question_file(path: Path) -> list[Any]:
-    """A question file, with or without responses in it. ValueError if it is none."""
+    """A question file, with or without responses in it. ValueError, naming place and field, if it is none."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     if not isinstance(data, list):
         raise ValueError(f"{path} is no question file: it needs a list")
+    for number, entry in enumerate(data):
+        for place, subset in enumerate(entry if isinstance(entry, list) else [entry]):
+            check_object(subset, f"{path}: entry {number}-{place}")
+            if not isinstance(subset.get("questions"), list):
+                raise ValueError(f"{path}: entry {number}-{place}: questions: must be a list of questions")
+            for index, values in enumerate(subset["questions"]):
+                check_object(values, f"{path}: question {number}-{place}-{index}")
     return data
 
 
@@ -74,17 +120,22 @@ def label(mode: str) -> str:
 
 def labels_in(data: Sequence[Any]) -> list[str]:
     """Names under which our responses stand in it."""
-    return sorted({name for values in _questions(data) for name in values if name.startswith(f"{_LABEL}-")})
+    return sorted(
+        {name for _, values in _questions(data) for name in values if name.startswith(f"{_LABEL}-")}
+    )
 
 
 def score_answered(data: Sequence[Any], name: str) -> StreamingScore:
-    """Of the responses under `name`, by task and in total. ValueError if there are none."""
+    """Of the responses under `name`, by task and in total. ValueError if there are none, or one cannot be scored."""
     choices: dict[str, list[Mapping[str, Any]]] = {}
     proactive: dict[str, list[Mapping[str, Any]]] = {}
-    for values in _questions(data):
+    for key, values in _questions(data):
         if name not in values:
             continue
-        by_task = proactive if "ground_truth_time_stamp" in values else choices
+        is_proactive = "ground_truth_time_stamp" in values
+        shape = _Proactive if is_proactive else _Choice
+        check_shape(shape, {**values, "response": values[name]}, f"question {key} of {name!r}")
+        by_task = proactive if is_proactive else choices
         for task in (values["task_type"], TOTAL):
             by_task.setdefault(task, []).append(values)
     if not choices and not proactive:
@@ -95,10 +146,12 @@ def score_answered(data: Sequence[Any], name: str) -> StreamingScore:
     )
 
 
-def _questions(data: Sequence[Any]) -> Iterator[Mapping[str, Any]]:
-    for entry in data:
-        for subset in entry if isinstance(entry, list) else [entry]:
-            yield from subset["questions"]
+def _questions(data: Sequence[Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """By their places in the file."""
+    for number, entry in enumerate(data):
+        for place, subset in enumerate(entry if isinstance(entry, list) else [entry]):
+            for index, values in enumerate(subset["questions"]):
+                yield f"{number}-{place}-{index}", values
 
 
 def _choice_shares(questions: Sequence[Mapping[str, Any]], name: str) -> ChoiceShares:

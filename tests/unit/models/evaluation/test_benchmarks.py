@@ -228,15 +228,65 @@ def test_push_takes_the_answer_that_stands_and_silence_is_null():
     assert "response" not in ANNOTATIONS[2]["test_info"][0]
 
 
-def test_broken_annotations_are_named(tmp_path):
+CHOICE, _, COUNTING, STEPS, CLUE = ANNOTATIONS
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([{"task": "XYZ"}], "item 0 has the task 'XYZ'"),
+        ([{"task": ["OJR"]}], r"item 0 has the task \['OJR'\]"),
+        ([{k: v for k, v in CHOICE.items() if k != "gt"}], r"item 0 \(OJR\) lacks gt"),
+        (["x"], "item 0: must be an object"),
+        ([CHOICE | {"realtime": "00:03"}], r"item 0 \(OJR\): realtime: .*number"),
+        ([CHOICE | {"options": 3}], r"item 0 \(OJR\): options: "),
+        ([CHOICE | {"options": []}], r"item 0 \(OJR\): options: "),
+        ([CHOICE | {"gt": "A"}], r"item 0 \(OJR\): gt: .*integer"),
+        ([CHOICE | {"gt": 2}], r"item 0 \(OJR\): gt: must be the index of one of 2 options"),
+        ([COUNTING | {"test_info": 3}], r"item 0 \(REC\): test_info: "),
+        ([COUNTING | {"test_info": []}], r"item 0 \(REC\): test_info: "),
+        ([COUNTING | {"test_info": [{"realtime": 3}]}], r"item 0 \(REC\): 'test_info\.0\.count' is missing"),
+        ([CLUE | {"test_info": [{"type": 0}]}], r"item 0 \(CRR\): 'test_info\.0\.realtime' is missing"),
+        ([STEPS | {"test_info": [{"realtime": 3, "type": 0, "step": 1}]}], r"\(SSR\): test_info\.0\.step: "),
+        ([CHOICE, COUNTING, CHOICE | {"id": "2"}], r"item 2 \(OJR\): id: '2' is taken by item 1"),
+        ([CHOICE | {"id": "2_1"}, COUNTING], r"item 1 \(REC\): id: 2 is taken by item 0"),
+    ],
+)
+def test_broken_annotations_are_named(tmp_path, items, message):
     path = tmp_path / "a.json"
-    for item, message in (
-        ({"task": "XYZ"}, "item 0 has the task 'XYZ'"),
-        ({k: v for k, v in ANNOTATIONS[0].items() if k != "gt"}, r"item 0 \(OJR\) lacks gt"),
-    ):
-        path.write_text(json.dumps([item]))
-        with pytest.raises(ValueError, match=message):
-            read_annotations(path)
+    path.write_text(json.dumps(items))
+    with pytest.raises(ValueError, match=message):
+        read_annotations(path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("x", "entry 0-0: must be an object"),
+        ({"video_path": "a.mp4"}, "entry 0-0: questions: must be a list"),
+        ({"questions": ["x"], "video_path": "a.mp4"}, "question 0-0-0: must be an object"),
+        ({"questions": [_choice("00:00:05")]}, "entry 0-0: 'video_path' is missing"),
+        (_entry(_choice("soon")), "question 0-0-0: time_stamp: needs HH:MM:SS"),
+        (_entry(_choice("00:00:03"), _choice(5)), "question 0-0-1: time_stamp: must be a string"),
+        (_entry(_choice("00:00:05") | {"options": ["a", "b", "c"]}), "question 0-0-0: options: must be four"),
+        (_entry(_choice("00:00:05") | {"options": []}), "question 0-0-0: options: must be four"),
+        (_entry(_choice("00:00:05") | {"options": [*"abcde"]}), "question 0-0-0: options: must be four"),
+        (
+            _entry(PROACTIVE | {"ground_truth_time_stamp": "soon"}),
+            "question 0-0-0: ground_truth_time_stamp: needs HH:MM:SS",
+        ),
+        (
+            _entry(PROACTIVE | {"ground_truth_output": 3}),
+            "question 0-0-0: ground_truth_output: must be a string",
+        ),
+        ([_entry(PROACTIVE)], "question 0-0-0: 'options' is missing"),
+    ],
+)
+def test_broken_questions_are_named(tmp_path, entry, message):
+    path = tmp_path / "q.json"
+    path.write_text(json.dumps([entry]))
+    with pytest.raises(ValueError, match=message):
+        read_questions(path, tmp_path)
 
 
 @pytest.mark.parametrize("mode", ["official", "push"])

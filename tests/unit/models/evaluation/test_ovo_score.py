@@ -120,6 +120,27 @@ def test_an_item_that_is_not_whole_is_named():
         score_results(broken)
 
 
+@pytest.mark.parametrize(
+    ("group", "item", "told"),
+    [
+        ("backward", "x", r"backward item \?: must be an object"),
+        ("backward", choice("EPM", "A", 3), "backward item 1: response: "),
+        ("backward", choice("EPM", 0, "A"), "backward item 1: ground_truth: must be a string"),
+        ("forward", {"id": 5, "task": "XYZ", "test_info": []}, "forward item 5: task: must be one of REC"),
+        ("forward", {"id": 5, "test_info": []}, "forward item 5: task: must be one of REC"),
+        ("forward", {"id": 5, "task": "REC", "test_info": 3}, "forward item 5: test_info: "),
+        (
+            "forward",
+            {"id": 5, "task": "CRR", "test_info": [{"type": "0", "response": "No"}]},
+            r"forward item 5: test_info\.0\.type: ",
+        ),
+    ],
+)
+def test_what_cannot_be_scored_is_named(group, item, told):
+    with pytest.raises(ValueError, match=told):
+        score_results({**RESULTS, group: [*RESULTS[group], item]})
+
+
 def test_files_of_one_mode_are_joined_and_modes_are_not(tmp_path):
     def write(name, results, mode=None):
         path = tmp_path / name
@@ -135,3 +156,6 @@ def test_files_of_one_mode_are_joined_and_modes_are_not(tmp_path):
     (tmp_path / "d").write_text("[]")
     with pytest.raises(ValueError, match="d is no result file"):
         read_results([tmp_path / "d"])
+    (tmp_path / "e").write_text(json.dumps({**RESULTS, "streamo": "push"}))
+    with pytest.raises(ValueError, match="e: streamo: must be an object"):
+        read_results([tmp_path / "e"])

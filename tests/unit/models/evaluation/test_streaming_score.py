@@ -62,6 +62,22 @@ def test_only_questions_with_a_response_of_that_name():
         score_answered(answered, "other")
 
 
+@pytest.mark.parametrize(
+    ("question", "told"),
+    [
+        (choice("Counting", "A", 5), "response: must be a string"),
+        (choice("Counting", "A", ["A"]), "response: must be a string"),
+        (choice("Counting", None, "A"), "answer: must be a string"),
+        (proactive(62, "3") | {NAME: "3"}, "response: must be an object"),
+        (proactive("62", "3"), r"response\.dialog_history\.0\.time: "),
+        (proactive(62, "3") | {"ground_truth_time_stamp": "soon"}, "ground_truth_time_stamp: needs HH:MM:SS"),
+    ],
+)
+def test_what_cannot_be_scored_is_named(question, told):
+    with pytest.raises(ValueError, match=f"question 0-0-1 of 'streamo-push': {told}"):
+        score(choice("Counting", "A", "A"), question)
+
+
 def test_clock_times():
     assert [clock_s(text) for text in ("00:01:05", "01:05", "1:00:00", "7")] == [65, 65, 3600, 7]
     with pytest.raises(ValueError, match="needs HH:MM:SS"):
