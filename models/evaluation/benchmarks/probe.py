@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -37,8 +38,8 @@ class Mode(StrEnum):
 class Probe:
     """The stretch [start_s, end_s] of a video is shown with `prompt` as the instruction.
 
-    `asked_s`: in push mode the model may speak from then on. In official mode it is made to speak once, on the
-    last frame.
+    `asked_s`: in push mode the model may speak from then on; where the stretch shows no frame after it, the last one is
+    shown again then. In official mode it is made to speak once, on the last frame.
     """
 
     key: str
@@ -143,4 +144,7 @@ def _frames(probe: Probe, mode: Mode, fps: float, served: ServedModel) -> Iterat
         held = LiveFrame(begin_ms, at_ms, picture, is_past)
         begin_ms = at_ms
     assert held is not None  # clip_frames gives one or raises
+    if mode is Mode.PUSH and held.end_ms < asked_ms:
+        yield held
+        held = LiveFrame(held.end_ms, math.ceil(asked_ms), held.picture)
     yield LiveFrame(held.start_ms, held.end_ms, held.picture)

@@ -382,6 +382,19 @@ def test_free_to_be_silent_in_push(folder, asked_s):
     assert all(one.at_s >= 9 for one in told)
 
 
+@pytest.mark.parametrize(
+    ("asked_s", "fps"),
+    # The video is over after 12 s; of one frame in 4 s there is none between the question and the end of its time.
+    [(20, 1), (9, 0.25)],
+)
+def test_no_answer_comes_before_its_question_in_push(folder, asked_s, fps):
+    served = serve_for(MODEL, Mode.PUSH, ServingSettings(), device="cpu", max_at_once=2)
+    video = folder / "videos" / "sample_1_real.mp4"
+    probe = Probe("q", video, "Which car is at the gate?", end_s=asked_s + 2, asked_s=asked_s)
+    ((_, told),) = ask(served, [probe], Mode.PUSH, fps)
+    assert [(one.at_s, one.text) for one in told] == [(asked_s, "a yellow car")]
+
+
 @pytest.mark.parametrize("part", ["real", "sqa", "proactive"])
 @pytest.mark.parametrize("mode", ["official", "push"])
 def test_streaming_bench_end_to_end(folder, tmp_path, part, mode):
