@@ -45,7 +45,6 @@ DOOR_KINDS = (ActKind.DOOR_OPENS, ActKind.DOOR_CLOSES)
 LIGHT_KINDS = (ActKind.LIGHT_ON, ActKind.LIGHT_OFF)
 SWITCH_KINDS = (*DOOR_KINDS, *LIGHT_KINDS)
 TOLD_KINDS = (*CAR_KINDS, *PERSON_KINDS, *SWITCH_KINDS)
-ANIMAL_KINDS = (ActKind.DOG_PASSES, ActKind.BIRD_PASSES)
 
 # The places that belong to a kind of act, where there is more than one.
 PLACES: dict[ActKind, tuple[str, ...]] = {

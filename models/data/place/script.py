@@ -120,12 +120,6 @@ class Script:
             start = after(start, act)
         return start
 
-    def is_busy(self, time_ms: int) -> bool:
-        """Whether anything that is told is under way."""
-        return any(
-            self._lanes[name].running(time_ms) is not None for name in ("yard", "road", "people", "pavement")
-        )
-
     def view(self, time_ms: int) -> View:
         """What is to be seen at this moment; before the beginning as at the beginning, likewise at the end."""
         lanes, layout = self._lanes, self.layout
