@@ -126,6 +126,10 @@ def _split_source(source: str) -> tuple[str, str, str]:
             raise InvalidInput(
                 "stream.source must name a file of ingest's own machine: file:///path/of/the/file"
             )
+        if _CONTROL.search(unquote(url.path)):
+            raise InvalidInput(
+                "stream.source holds control characters written as %00 to %1F or %7F: remove them"
+            )
         return source, "", ""
     if url.scheme not in _NETWORK_SCHEMES:
         raise InvalidInput(f"stream.source must be {_FORMS}")

@@ -67,7 +67,13 @@ class Source:
 
     @classmethod
     def _file(cls, text: str, file_roots: Sequence[Path]) -> "Source":
-        path = Path(unquote(urlsplit(text).path) if "://" in text else text).resolve()
+        try:
+            path = Path(unquote(urlsplit(text).path) if "://" in text else text).resolve()
+        except (OSError, ValueError, RuntimeError) as error:
+            # For example a NUL character, or links that lead to each other.
+            raise UnsupportedSource(
+                "the source's path cannot be followed; give the path of a file"
+            ) from error
         if file_roots and not any(path.is_relative_to(root.resolve()) for root in file_roots):
             raise UnsupportedSource(f"{path} is not in a directory that ingest may read (ingest.file_roots)")
         # "file:" keeps FFmpeg from reading a colon in the name as a protocol.

@@ -74,6 +74,8 @@ def test_what_the_system_sets_is_not_taken_from_the_user() -> None:
         ({"source": ""}, "stream.source"),
         ({"source": "  "}, "stream.source"),
         ({"source": "/a\x00b"}, "stream.source"),
+        ({"source": "file:///a%00b"}, "stream.source"),
+        ({"source": "file:///a%0Ab"}, "stream.source"),
         ({"source": " /a"}, "stream.source"),
         ({"source": "/" + "a" * 2000}, "stream.source"),
         ({"source": "ftp://cam/x"}, "stream.source"),

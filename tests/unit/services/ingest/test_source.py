@@ -70,6 +70,14 @@ def test_files_are_read_under_the_roots_only(tmp_path: Path):
             source_of(str(tmp_path / outside), roots=roots)
 
 
+def test_a_path_that_cannot_be_followed_is_unsupported(tmp_path: Path):
+    (tmp_path / "there").symlink_to(tmp_path / "back")
+    (tmp_path / "back").symlink_to(tmp_path / "there")
+    for path in ("file:///a%00b", "/a\0b", str(tmp_path / "there"), "file://[/a"):
+        with pytest.raises(UnsupportedSource, match="path"):
+            source_of(path)
+
+
 @given(st.text(min_size=1, max_size=20), st.text(max_size=30))
 def test_credentials_survive_the_url_whatever_they_hold(username: str, password: str):
     try:
