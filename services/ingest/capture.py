@@ -4,12 +4,14 @@ It knows nothing of Kafka, and of secrets only those of its own source. When to 
 matter.
 """
 
+import logging
 import os
 import queue
 import resource
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -28,6 +30,7 @@ from services.ingest.source_failure import SourceFailure
 from services.ingest.video import Video
 from streamo.v1 import frame_pb2
 
+_LOG = logging.getLogger(__name__)
 # Frames that wait for the worker; at 1 to 2 a second a pause of some seconds costs nothing.
 OUTBOX_FRAMES = 8
 _MAX_MEMORY_BYTES = 4 * 1024**3
@@ -138,6 +141,13 @@ class _Run:
             state, detail = frame_pb2.SOURCE_STATE_ENDED, "the recording has been read to its end"
         except SourceFailure as failure:
             state, detail = failure.state, self._config.source.scrub(failure.detail)
+        except _Quit:
+            raise
+        except Exception as error:
+            # Media are hostile: what nobody thought of is this source's failure, not the end of the process.
+            # Only the type is told, as a message of unknown origin may hold anything.
+            state, detail = frame_pb2.SOURCE_STATE_DISCONNECTED, f"reading it failed: {type(error).__name__}"
+            _LOG.error("%s", self._config.source.scrub(traceback.format_exc()))
         return frame_pb2.SourceStatus(
             state=state, detail=detail, at_us=time.time_ns() // 1000, num_kept=self._num_kept
         )

@@ -91,6 +91,7 @@ class Video:
             streams = container.streams.video
             if (
                 streams
+                and streams[0].codec_context is not None
                 and streams[0].width == 0
                 and not last
                 and time.monotonic() - began_s < stall_timeout_s * 0.95
@@ -128,8 +129,8 @@ class Video:
             last_s = time.monotonic()
             try:
                 packet = next(packets)
-            except StopIteration:
-                break
+            except (StopIteration, IndexError):
+                break  # PyAV's own IndexError: at the end, where streams have shown up since the opening
             except (av.error.FFmpegError, OSError) as error:
                 if self.source.kind == SourceKind.FILE:
                     break  # damaged from here on: what could be read was read
@@ -143,7 +144,7 @@ class Video:
             now_s = time.monotonic()
             try:
                 frames = packet.decode()
-            except av.error.InvalidDataError:
+            except av.error.FFmpegError:  # damage has many names: invalid, not implemented, out of range
                 frames = []
                 damaged_since_s = damaged_since_s or now_s
             for frame in frames:
@@ -184,13 +185,20 @@ def _open(
         options["rtsp_transport"] = "tcp"
     # The timeout of reading is FFmpeg's own (above): PyAV's is a callback that takes the interpreter's lock
     # each time.
-    return av.open(source.address, options=options, timeout=(open_timeout_s, None))
+    return av.open(
+        source.address,
+        options=options,
+        metadata_errors="replace",  # titles may be in any encoding, and are not looked at
+        timeout=(open_timeout_s, None),
+    )
 
 
 def _check(container: InputContainer) -> None:
     if not container.streams.video:
         raise SourceFailure(frame_pb2.SOURCE_STATE_UNSUPPORTED, "the source has no video")
     stream = container.streams.video[0]
+    if stream.codec_context is None:  # whatever PyAV's types say
+        raise SourceFailure(frame_pb2.SOURCE_STATE_UNSUPPORTED, "the video codec is not known")
     codec = stream.codec_context.name
     if codec not in _CODECS:
         raise SourceFailure(frame_pb2.SOURCE_STATE_UNSUPPORTED, f"the video codec {codec} is not supported")
