@@ -49,6 +49,12 @@ def opening_failure(error: Exception, source: Source, took_s: float, timeout_s: 
             return SourceFailure(frame_pb2.SOURCE_STATE_NOT_FOUND, "ingest may not read this file")
         case IsADirectoryError():
             return SourceFailure(frame_pb2.SOURCE_STATE_UNSUPPORTED, "this is a directory, not a video file")
+        case av.error.ArgumentError() if source.kind == SourceKind.FILE:
+            # What FFmpeg says of a format that it is not to read.
+            return SourceFailure(
+                frame_pb2.SOURCE_STATE_UNSUPPORTED,
+                "the format of this file is not supported; give a file of video, not a playlist",
+            )
         case _ if isinstance(error, _UNSUPPORTED):
             return SourceFailure(frame_pb2.SOURCE_STATE_UNSUPPORTED, "what the source sends is not supported")
         case av.error.InvalidDataError() | av.error.EOFError() if source.kind != SourceKind.RTSP:

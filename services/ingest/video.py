@@ -15,26 +15,12 @@ from streamo.v1 import frame_pb2
 # frame.
 _QUICK_PROBE = {"analyzeduration": "100000", "probesize": "65536"}
 _VIDEO_ONLY = {"allowed_media_types": "video"}
-_FORMATS = ",".join(
-    (
-        *(
-            "rtsp",
-            "sdp",
-            "rtp",
-            "hls",
-            "mpegts",
-            "mov",
-            "mp4",
-            "m4a",
-            "3gp",
-            "3g2",
-            "mj2",
-            "matroska",
-            "webm",
-        ),
-        *("avi", "flv", "mpeg", "mpegvideo", "h264", "hevc", "m4v", "ogg", "asf", "mjpeg", "mpjpeg", "ivf"),
-    )
+_FILE_FORMATS = (
+    *("mpegts", "mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm"),
+    *("avi", "flv", "mpeg", "mpegvideo", "h264", "hevc", "m4v", "ogg", "asf", "mjpeg", "mpjpeg", "ivf"),
 )
+# They name other places to read from: a file that did so could lead to one that ingest may not read.
+_LEADING_FORMATS = ("rtsp", "sdp", "rtp", "hls")
 _CODECS = frozenset(
     ("h264", "hevc", "mjpeg", "mpeg4", "mpeg2video", "mpeg1video", "vp8", "vp9", "av1", "libdav1d", "theora")
 )
@@ -174,10 +160,11 @@ class Video:
 def _open(
     source: Source, options: dict[str, str], open_timeout_s: float, stall_timeout_s: float
 ) -> InputContainer:
+    formats = _FILE_FORMATS if source.kind == SourceKind.FILE else _FILE_FORMATS + _LEADING_FORMATS
     options = {
         **options,
         "protocol_whitelist": source.protocols,
-        "format_whitelist": _FORMATS,
+        "format_whitelist": ",".join(formats),
     }
     if source.kind != SourceKind.FILE:
         options["timeout"] = str(int(stall_timeout_s * 1e6))

@@ -33,6 +33,8 @@ def ffmpeg_error(kind: str, text: str = "some text") -> Exception:
         (FILE, "PermissionError", 0.1, frame_pb2.SOURCE_STATE_NOT_FOUND),
         (FILE, "IsADirectoryError", 0.1, frame_pb2.SOURCE_STATE_UNSUPPORTED),
         (FILE, "InvalidDataError", 0.1, frame_pb2.SOURCE_STATE_UNSUPPORTED),
+        (FILE, "ArgumentError", 0.1, frame_pb2.SOURCE_STATE_UNSUPPORTED),
+        (CAMERA, "ArgumentError", 0.1, frame_pb2.SOURCE_STATE_DISCONNECTED),
         (WEB, "InvalidDataError", 0.1, frame_pb2.SOURCE_STATE_UNSUPPORTED),
         (WEB, "HTTPServerError", 0.1, frame_pb2.SOURCE_STATE_DISCONNECTED),
     ],

@@ -18,12 +18,13 @@ NUM_PICTURES = 12
 START_OF_FRAME = b"\xff\xc0\x00\x11"
 
 
-def recording(path: Path, title: str = "") -> Path:
-    """Motion JPEG: each picture stands alone."""
-    with av.open(str(path), "w", format="avi") as container:
+def recording(path: Path, title: str = "", codec: str = "mjpeg") -> Path:
+    """Of motion JPEG each picture stands alone."""
+    with av.open(str(path), "w") as container:
         container.metadata["title"] = title
-        stream = container.add_stream("mjpeg", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuvj420p"
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height = 128, 96
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         for shade in range(NUM_PICTURES):
             picture = np.full((96, 128, 3), 20 * shade, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
@@ -59,6 +60,28 @@ def test_a_codec_that_ffmpeg_does_not_know_is_unsupported(tmp_path: Path):
     path.write_bytes(path.read_bytes().replace(b"MJPG", b"ZZZZ"))
     with pytest.raises(SourceFailure, match="codec") as failure:
         opened(path)
+    assert failure.value.state == frame_pb2.SOURCE_STATE_UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("name", "playlist"),
+    [
+        (
+            "list.m3u8",
+            "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:3\n#EXTINF:2.0,\n{}\n#EXT-X-ENDLIST\n",
+        ),
+        ("list.txt", "ffconcat version 1.0\nfile '{}'\n"),
+        (
+            "list.sdp",
+            "v=0\no=- 0 0 IN IP4 127.0.0.1\ns={}\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 26\n",
+        ),
+    ],
+)
+def test_a_file_cannot_lead_to_another(tmp_path: Path, name: str, playlist: str):
+    media = recording(tmp_path / "a.ts", codec="mpeg2video")
+    (tmp_path / name).write_text(playlist.format(media))
+    with pytest.raises(SourceFailure, match="playlist") as failure:
+        opened(tmp_path / name)
     assert failure.value.state == frame_pb2.SOURCE_STATE_UNSUPPORTED
 
 
