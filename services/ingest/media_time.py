@@ -7,7 +7,8 @@ _LATE_MS = 500.0
 
 
 class LiveClock:
-    """Wall time since the stream was added, read once and carried on by the monotonic clock.
+    """Wall time since the stream was added, read once and carried on by the monotonic clock. Where the wall clock is
+    behind, which may be another machine's than the one that added it, time goes on from `after_ms`, -1 for none.
 
     Pictures stand apart as their pts do, not as they happened to arrive: what arrived with the least delay so
     far says where the source's clock stands. A missing or jumping pts falls back to the arrival. A wall clock
@@ -19,7 +20,8 @@ class LiveClock:
         self, added_at_us: int, wall_us: Callable[[], int], monotonic_s: Callable[[], float], after_ms: int
     ) -> None:
         self._monotonic_s = monotonic_s
-        self._anchor_ms = (wall_us() - added_at_us) / 1000 - monotonic_s() * 1000
+        # A wall clock that is behind would else hold time still, but for a millisecond a picture.
+        self._anchor_ms = max((wall_us() - added_at_us) / 1000, after_ms + 1) - monotonic_s() * 1000
         self._offset_ms: float | None = None
         self._last_ms = after_ms
 

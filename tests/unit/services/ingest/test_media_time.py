@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,6 +67,23 @@ def test_a_jump_of_the_wall_clock_moves_nothing():
     clocks.wall -= 3600 * 10**6
     clocks.monotonic += 1.0
     assert live.time_ms(None) == 1000
+
+
+@pytest.mark.parametrize(
+    ("added_s_ago", "after_ms"),
+    [
+        (-60.0, -1),  # the clock is behind the one by which the stream was added
+        (100.0, 700_000),  # set back by ten minutes since the last opening
+    ],
+)
+def test_live_time_goes_at_its_pace_though_the_wall_clock_is_behind(added_s_ago: float, after_ms: int):
+    clocks = Clocks()
+    live = clocks.live(added_s_ago, after_ms)
+    times = []
+    for frame in range(50):
+        times.append(live.time_ms(frame * 0.04))
+        clocks.go(0.04)
+    assert times == [after_ms + 1 + 40 * frame for frame in range(50)]
 
 
 @given(
