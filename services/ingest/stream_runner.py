@@ -76,6 +76,11 @@ class StreamRunner:
         """The newest that was begun; None before the first."""
         return self._log.epoch
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and is not over, be it by itself."""
+        return self._thread.is_alive()
+
     def start(self) -> None:
         self._thread.start()
 

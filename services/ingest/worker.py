@@ -52,7 +52,7 @@ class Worker:
         self._runners: dict[str, StreamRunner] = {}
         self._overtaken_since_s: dict[str, float] = {}
         self._turned_away = TurnedAway(self._log, settings.ingest.max_streams)
-        telemetry.gauge(Metrics.STREAMS_RUNNING, lambda: len(self._runners))
+        telemetry.gauge(Metrics.STREAMS_RUNNING, self._num_running)
 
     def run(self, stop: Stop) -> None:
         """Blocks. What happened to a stream's thread is raised here."""
@@ -94,10 +94,15 @@ class Worker:
             (added for stream_id, added in wanted.items() if stream_id not in self._runners),
             key=lambda added: added.version,
         )
-        num_free = self._settings.ingest.max_streams - len(self._runners)
+        num_free = self._settings.ingest.max_streams - self._num_running()
         for added in waiting[:num_free]:
             self._begin(added, view)
         self._turned_away.tell(waiting[num_free:])
+
+    def _num_running(self) -> int:
+        """Of streams; one that is over, such as of a source that cannot be opened, stays known but takes no room."""
+        # A copy, as telemetry asks in a thread of its own.
+        return sum(runner.is_running for runner in list(self._runners.values()))
 
     def _note_epochs(self, view: ControlView) -> None:
         """A worker that had lost a stream may have begun an epoch of it all the same, after ours: readers ignore ours
