@@ -123,4 +123,6 @@ class Source:
 
 def _values(rest: str) -> list[str]:
     """Each value in what is not told of an address, however values are told apart."""
-    return [value for signs in ("&", "&/;", "&/;_,") for value in re.findall(f"=([^{signs}]+)", rest)]
+    return [
+        value for signs in ("&", "&/;", "&/;_,") for value in re.findall(f"(?:=|%3[Dd])([^{signs}]+)", rest)
+    ]

@@ -112,6 +112,7 @@ def test_an_ipv6_host_keeps_its_brackets():
             "canary123",
         ),
         (source_of("rtsp://cam/live/pwd=canary_123&x=2/main"), "canary_123"),
+        (source_of("rtsp://cam/user%3Dadmin_password%3dcanary123_channel%3D1.sdp"), "canary123"),
     ],
 )
 def test_what_may_be_told_holds_no_credentials(source: Source, password: str):
