@@ -129,7 +129,7 @@ class StreamRunner:
             if self._stopping.is_set():
                 return
             if end.state == frame_pb2.SOURCE_STATE_ENDED:
-                if self._finish(end):
+                if self._finish(end) or self._stopping.is_set():
                     return
                 end = RunEnd(frame_pb2.SOURCE_STATE_DISCONNECTED, "Kafka did not take all frames")
             self._backoff.good_for(end.good_for_s)
@@ -218,11 +218,14 @@ class StreamRunner:
             return None
 
     def _finish(self, end: RunEnd) -> bool:
-        """Whether the end of a recording, and all before it, is in Kafka."""
-        if not self._log.drain(_DRAIN_TIMEOUT_S):
+        """Whether the end of a recording, and all before it, is in Kafka.
+
+        Once the stream is to stop, that is left to whoever runs it next.
+        """
+        if not self._log.drain(_DRAIN_TIMEOUT_S) or self._stopping.is_set():
             return False
         self._log.write_status(end.state, end.detail, 0.0)
-        if not self._log.drain(_DRAIN_TIMEOUT_S):
+        if not self._log.drain(_DRAIN_TIMEOUT_S) or self._stopping.is_set():
             return False
         self._log.write_end()
         return True
