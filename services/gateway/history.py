@@ -17,7 +17,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 
 from services.gateway.event_ring import EventRecord, Slice
-from services.shared.errors import Exhausted, TokenExpired, Unavailable
+from services.shared.errors import TokenExpired, Unavailable
 from services.shared.kafka import reader
 from services.shared.settings import KafkaSettings
 from services.shared.topics import Topics
@@ -41,8 +41,7 @@ class Bounds:
 class History:
     """`num_readers` Kafka readers, each made at its first use. Its methods may be called from one event loop.
 
-    Every call raises Exhausted where no reader is free within `timeout_s`, Unavailable where Kafka does not
-    answer in that time.
+    Every call raises Unavailable where no reader is free within `timeout_s`, or Kafka does not answer in that time.
     """
 
     def __init__(
@@ -96,7 +95,8 @@ class History:
                 return await asyncio.wrap_future(running)
         except TimeoutError:
             if running.cancelled():
-                raise Exhausted(
+                # Not Exhausted: in the middle of a subscription that is the subscriber's own fault.
+                raise Unavailable(
                     f"all {self._num_readers} readers of history were busy for {self._timeout_s:g} s: try later"
                 ) from None
             raise Unavailable(f"Kafka did not answer within {self._timeout_s:g} s") from None

@@ -93,7 +93,7 @@ class Subscription:
     async def messages(self) -> AsyncGenerator[Message]:
         """Without end; the first is a bookmark, and one follows every `bookmark_period_s`.
 
-        Raises DataLoss, TokenExpired, Exhausted and Unavailable; `token` is then where to go on.
+        Raises DataLoss, TokenExpired and Unavailable; `token` is then where to go on.
         """
         yield self._bookmark()
         bookmark_at = time.monotonic() + self._settings.bookmark_period_s

@@ -17,7 +17,7 @@ from services.cli.client import Client, ClientError
 from services.gateway.event_filter import Filter
 from services.gateway.history import History
 from services.gateway.resume_token import ResumeToken
-from services.shared.errors import Exhausted
+from services.shared.errors import Unavailable
 from services.shared.settings import GatewaySettings, KafkaSettings, Settings
 from services.shared.topics import Topics, partition_of
 from streamo.v1.event_pb2 import EventKind, SubscribeRequest
@@ -351,7 +351,7 @@ def test_history_has_a_bounded_number_of_readers(kafka_settings: KafkaSettings) 
         history = History(kafka_settings, num_readers=1, timeout_s=2.0, clock_us=lambda: 0)
         holding = asyncio.create_task(history._run(hold))
         await asyncio.to_thread(busy.wait, 20)
-        with pytest.raises(Exhausted, match="all 1 readers"):
+        with pytest.raises(Unavailable, match="all 1 readers"):
             await history.bounds([0])
         release.set()
         await asyncio.gather(holding, return_exceptions=True)
