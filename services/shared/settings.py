@@ -7,6 +7,7 @@ No setting holds a secret: a password is in a file, and its setting says which.
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -115,9 +116,28 @@ class KafkaSettings(TlsClientSection):
         return self
 
 
+def _redis_url(url: str) -> str:
+    for mark in "?#":
+        if mark in url:
+            raise ValueError(
+                f"url holds a '{mark}': leave out all from there; if that is a password, write it to a file, and set "
+                "password_path to that"
+            )
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0
+    except ValueError:  # not passed on: it quotes what may be part of a password
+        is_one = False
+    if not is_one or not re.fullmatch("/?|/[0-9]+", parts.path):
+        raise ValueError(
+            "url must be redis://HOST:PORT/DATABASE, or rediss:// for TLS; for example redis://redis:6379/0"
+        )
+    return url
+
+
 class RedisSettings(TlsClientSection):
     # rediss:// is TLS. An ACL user stands before the host, as in rediss://streamo@redis:6379/0; without: `default`.
-    url: str = "redis://127.0.0.1:6379/0"
+    url: Annotated[str, AfterValidator(_redis_url)] = "redis://127.0.0.1:6379/0"
     # A file that holds nothing but the password.
     password_path: str = ""
     # A call that takes longer counts as failed; the checkpoint is only a cache.
@@ -171,6 +191,16 @@ class IngestSettings(Section):
     file_roots: Paths = ()
     # A file that the worker touches in every round of its loop, for a supervisor to see that it runs. Empty: none.
     heartbeat_path: str = ""
+
+    @model_validator(mode="after")
+    def _has_ranges(self) -> Self:
+        for least, most in (("min_fps", "max_fps"), ("backoff_min_s", "backoff_max_s")):
+            at_least, at_most = getattr(self, least), getattr(self, most)
+            if at_least > at_most:
+                raise ValueError(
+                    f"{least} ({at_least:g}) is more than {most} ({at_most:g}): lower the one, or raise the other"
+                )
+        return self
 
 
 class Replicas(Section):

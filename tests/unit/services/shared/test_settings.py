@@ -1,3 +1,5 @@
+import traceback
+
 import pytest
 
 from services.shared.errors import InvalidInput
@@ -71,6 +73,51 @@ def test_a_relative_model_is_from_where_the_command_is_given(monkeypatch, tmp_pa
 def test_every_variable_is_one_section_and_one_field():
     assert all(name.count("__") == 1 and name.startswith(PREFIX) for name in Settings.variables())
     assert len(Settings.variables()) == len(set(Settings.variables()))
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://h/0?password=canary", "url holds a '\\?': .* write it to a file, and set password_path"),
+        ("redis://h/0#canary", "url holds a '#'"),
+        ("redis://u:ca?nary@h", "url holds a '\\?'"),
+        ("127.0.0.1:6379", "url must be redis://HOST:PORT/DATABASE"),
+        ("localhost:6379", "url must be redis://HOST:PORT/DATABASE"),
+        ("http://canary", "url must be redis://HOST:PORT/DATABASE"),
+        ("redis:///0", "url must be redis://HOST:PORT/DATABASE"),
+        ("redis://h:canary/0", "url must be redis://HOST:PORT/DATABASE"),
+        ("redis://u:canary/x@h", "url must be redis://HOST:PORT/DATABASE"),
+        ("redis://h/canary", "url must be redis://HOST:PORT/DATABASE"),
+        ("redis://[canary", "url must be redis://HOST:PORT/DATABASE"),
+        ("redis://u:canary\u2100@h", "url must be redis://HOST:PORT/DATABASE"),
+    ],
+)
+def test_a_url_of_redis_that_is_none_is_refused_and_not_quoted(monkeypatch, url, told):
+    monkeypatch.setenv("STREAMO_REDIS__URL", url)
+    with pytest.raises(InvalidInput, match=f"STREAMO_REDIS__URL: {told}") as refused:
+        Settings.load()
+    assert "canary" not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://h", "redis://h/", "redis://h:6379/3", "rediss://user@h:6379", "redis://[::1]:6379/0"]
+)
+def test_a_url_of_redis_is_taken_as_it_is(monkeypatch, url):
+    monkeypatch.setenv("STREAMO_REDIS__URL", url)
+    assert Settings.load().redis.url == url
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("MIN_FPS", "5", r"min_fps \(5\) is more than max_fps \(2\): lower the one"),
+        ("BACKOFF_MIN_S", "45", r"backoff_min_s \(45\) is more than backoff_max_s \(30\): lower the one"),
+    ],
+)
+def test_a_least_above_the_most_is_refused_before_the_first_stream(monkeypatch, name, value, told):
+    monkeypatch.setenv(f"STREAMO_INGEST__{name}", value)
+    with pytest.raises(InvalidInput, match=f"STREAMO_INGEST: {told}"):
+        Settings.load()
 
 
 SASL = {
