@@ -73,6 +73,10 @@ class ControlView:
                 record = ControlRecord.FromString(value)
             except DecodeError as error:
                 raise ValueError(f"control record {offset} does not parse: {error}") from error
+            if _key_of(record) != key:
+                raise ValueError(
+                    f"control record {offset} has the key {key!r}, but its content that of {_key_of(record)!r}"
+                )
         view = replace(self, next_offset=offset + 1)
         match kind:
             case "stream":
@@ -232,6 +236,20 @@ class ControlWriter:
                 return
             self._producer = None
         abandon(failed)
+
+
+def _key_of(record: ControlRecord) -> bytes:
+    """The one key that a record with this body has; empty where it has none that we know."""
+    match record.WhichOneof("body"):
+        case "stream":
+            return stream_key(record.stream.stream_id)
+        case "watch":
+            return watch_key(record.watch.stream_id, record.watch.watch_id)
+        case "epoch":
+            return epoch_key(record.epoch.stream_id)
+        case "end":
+            return end_key(record.end.stream_id)
+    return b""
 
 
 def _with(mapping: Mapping[K, V], key: K, value: V | None) -> Mapping[K, V]:

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.shared.control_log import ControlView, end_key, epoch_key, stream_key, watch_key
-from streamo.v1.control_pb2 import ControlRecord, FileEnd
+from streamo.v1.control_pb2 import ControlRecord, EpochBegin, FileEnd
 from streamo.v1.stream_pb2 import Stream
 from streamo.v1.watch_pb2 import Watch
 
@@ -43,11 +43,29 @@ def test_a_file_added_again_is_no_longer_ended():
 
 
 def test_an_epoch_is_the_offset_of_its_record():
-    view = ControlView().after(epoch_key("gate"), ControlRecord().SerializeToString(), 41)
-    assert view.epochs["gate"] == 41
+    begin = ControlRecord(epoch=EpochBegin(stream_id="gate")).SerializeToString()
+    assert ControlView().after(epoch_key("gate"), begin, 41).epochs["gate"] == 41
 
 
-@pytest.mark.parametrize(("key", "value"), [(b"nonsense/x", b""), (stream_key("gate"), b"\xff\xff")])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (b"nonsense/x", b""),
+        (b"nonsense/x", None),
+        (b"nonsense/x", stream("x")),
+        (stream_key("gate"), b"\xff\xff"),
+        (stream_key("gate"), b""),
+        (watch_key("gate", "cars"), b""),
+        (epoch_key("gate"), b""),
+        (end_key("gate"), b""),
+        (stream_key("gate"), stream("yard")),
+        (watch_key("gate", "cars"), stream("gate")),
+        (watch_key("gate", "cars"), watch("yard", "cars")),
+        (watch_key("gate", "cars"), watch("gate", "people")),
+        (epoch_key("gate"), ControlRecord(epoch=EpochBegin(stream_id="yard")).SerializeToString()),
+        (end_key("gate"), ControlRecord(end=FileEnd(stream_id="yard")).SerializeToString()),
+    ],
+)
 def test_a_record_that_is_none_of_ours_is_told(key, value):
     with pytest.raises(ValueError, match="control record 3"):
         ControlView().after(key, value, 3)
