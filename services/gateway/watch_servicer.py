@@ -11,11 +11,12 @@ from services.gateway.control_desk import ControlDesk, known_stream
 from services.gateway.event_filter import Filter
 from services.gateway.subscription import Cursor, Subscription, Subscriptions
 from services.gateway.validation import check_id, checked_ask_timeout_s, checked_instruction, checked_watch
-from services.shared.control_log import watch_key
+from services.shared.control_log import ControlView, watch_key
 from services.shared.errors import AlreadyExists, NotFound, Refused, ServiceError, TimedOut
 from streamo.v1 import watch_pb2 as pb
 from streamo.v1.control_pb2 import ControlRecord
 from streamo.v1.event_pb2 import Event, EventKind, Reason
+from streamo.v1.frame_pb2 import SourceState
 from streamo.v1.task_pb2 import Task
 from streamo.v1.watch_pb2_grpc import WatchServiceServicer
 
@@ -87,7 +88,7 @@ class WatchServicer(WatchServiceServicer):
         )
         with self._subscriptions.place() as subscribe:
             async with self._desk.lock(watch.stream_id):
-                known_stream(await self._desk.view(), watch.stream_id)
+                self._check_goes_on(await self._desk.view(), watch.stream_id)
                 wanted = Filter(frozenset({watch.stream_id}), frozenset({watch.watch_id}))
                 subscription = subscribe(Cursor(wanted, self._subscriptions.ends(wanted)))
                 try:
@@ -110,6 +111,22 @@ class WatchServicer(WatchServiceServicer):
     async def drain(self) -> None:
         """Until the questions that nobody waits for any more are taken away."""
         await asyncio.gather(*self._removals, return_exceptions=True)
+
+    def _check_goes_on(self, view: ControlView, stream_id: str) -> None:
+        """Raises NotFound, and Refused where no frame will be decided any more."""
+        added = known_stream(view, stream_id)
+        state = self._subscriptions.log.state(stream_id)
+        # Ingest has read it to its end before its last frames are decided.
+        is_decided = (
+            state is not None
+            and state.stream_version == added.version
+            and state.source_state == SourceState.SOURCE_STATE_ENDED
+        )
+        if view.is_ended(stream_id) and is_decided:
+            raise Refused(
+                f"stream {stream_id} is a recording that has ended: no frame is left to answer from; "
+                "ask while it is read, or remove the stream and add it again"
+            )
 
     async def _write(self, watch: pb.Watch) -> None:
         """Sets `version`."""

@@ -1,0 +1,111 @@
+"""One question, one answer; and at once none where there will be none."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from services.gateway.event_ring import EventRecord, Slice
+from services.gateway.resume_token import TokenIssuer
+from services.gateway.subscription import Subscriptions
+from services.gateway.watch_servicer import WatchServicer
+from services.shared.control_log import ControlView, end_key, stream_key
+from services.shared.errors import Refused
+from services.shared.settings import GatewaySettings, TelemetrySettings
+from services.shared.telemetry import Telemetry
+from streamo.v1.control_pb2 import ControlRecord, FileEnd
+from streamo.v1.event_pb2 import Event, EventKind
+from streamo.v1.frame_pb2 import SourceState
+from streamo.v1.state_pb2 import StreamState
+from streamo.v1.stream_pb2 import Stream
+from streamo.v1.watch_pb2 import AskRequest, AskResponse
+
+CLIP = "clip"
+VERSION = 4  # of the stream that there is now
+ENDED = SourceState.SOURCE_STATE_ENDED
+
+
+class Place:
+    """Desk and event log at once: the answer to each question stands in `events` as soon as it is asked."""
+
+    def __init__(self, view: ControlView, state: StreamState | None, **said: object) -> None:
+        self._view, self._state = view, state
+        self._said = {"kind": EventKind.EVENT_KIND_ANSWER, "text": "Two.", **said}
+        self._events: list[EventRecord] = []
+        self.num_written = 0
+
+    def lock(self, _: str) -> asyncio.Lock:
+        return asyncio.Lock()
+
+    async def view(self) -> ControlView:
+        return self._view
+
+    async def write(self, _: bytes, record: ControlRecord | None) -> int:
+        self.num_written += 1
+        if record is not None:
+            event = Event(stream_id=CLIP, seq=1, watch_id=record.watch.watch_id, **self._said)
+            self._events = [EventRecord(0, 0, event, "", 1, [], 0)]
+        return 9
+
+    def ends(self, partitions: list[int]) -> dict[int, int]:
+        return dict.fromkeys(partitions, 0)
+
+    @contextmanager
+    def news(self, _: object) -> Iterator[asyncio.Event]:
+        yield asyncio.Event()
+
+    def progress(self, _: object) -> list[object]:
+        return []
+
+    def state(self, stream_id: str) -> StreamState | None:
+        return self._state if stream_id == CLIP else None
+
+    async def read(self, positions: dict[int, int], _: int) -> list[Slice]:
+        return [Slice(0, self._events, 1)] if positions == {0: 0} and self._events else []
+
+    def ask(self) -> AskResponse:
+        telemetry = Telemetry("gateway", TelemetrySettings())
+        subscriptions = Subscriptions(self, TokenIssuer("c", "events", 1), GatewaySettings(), telemetry)
+        servicer = WatchServicer(self, subscriptions, lambda: 0)
+        context = SimpleNamespace(time_remaining=lambda: None)
+        return asyncio.run(servicer.Ask(AskRequest(stream_id=CLIP, question="How many?"), context))
+
+
+def control(end_of: int | None) -> ControlView:
+    """With a stream of VERSION, and the end of one of `end_of`."""
+    added = ControlRecord(stream=Stream(stream_id=CLIP, source="file:///a.mp4")).SerializeToString()
+    view = ControlView().after(stream_key(CLIP), added, VERSION)
+    if end_of is None:
+        return view
+    end = ControlRecord(end=FileEnd(stream_id=CLIP, stream_version=end_of)).SerializeToString()
+    return view.after(end_key(CLIP), end, VERSION + 1)
+
+
+def state(source_state: int, version: int = VERSION) -> StreamState:
+    return StreamState(stream_id=CLIP, stream_version=version, source_state=source_state)
+
+
+def test_a_question_to_a_recording_that_has_ended_is_refused_at_once():
+    place = Place(control(end_of=VERSION), state(ENDED))
+    with pytest.raises(Refused, match="stream clip is a recording that has ended"):
+        place.ask()
+    assert place.num_written == 0
+
+
+@pytest.mark.parametrize(
+    ("view", "there"),
+    [
+        (control(end_of=None), None),
+        (control(end_of=None), state(SourceState.SOURCE_STATE_LIVE)),
+        # Read to its end, but its last frames are still to be decided.
+        (control(end_of=VERSION), None),
+        (control(end_of=VERSION), state(SourceState.SOURCE_STATE_LIVE)),
+        # The one that ended was removed, and added again.
+        (control(end_of=VERSION - 1), state(ENDED, VERSION - 1)),
+        (control(end_of=VERSION), state(ENDED, VERSION - 1)),
+    ],
+)
+def test_a_question_that_frames_are_still_to_come_for_is_asked(view, there):
+    assert Place(view, there).ask().answer.text == "Two."
