@@ -12,6 +12,7 @@ from services.gateway.event_filter import Filter
 from services.gateway.event_ring import EventRecord
 from services.gateway.history import Bounds, History
 from services.gateway.subscription import Cursor, Message, Subscriptions
+from services.shared.enum_name import enum_name
 from services.shared.errors import DataLoss, Exhausted, InvalidInput, ServiceError, TokenExpired
 from services.shared.kafka import trace_context
 from services.shared.telemetry import Metrics, Spans, Telemetry
@@ -151,7 +152,7 @@ class EventServicer(EventServiceServicer):
         event = record.event
         assert event is not None
         now_us = self._clock_us()
-        kind, task = pb.EventKind.Name(event.kind), Task.Name(event.task)
+        kind, task = enum_name(pb.EventKind, event.kind), enum_name(Task, event.task)
         self._telemetry.count(Metrics.EVENTS_DELIVERED, kind=kind, task=task)
         if record.read_at_us < opened_at_us:
             return  # history: it says nothing of how fast we are

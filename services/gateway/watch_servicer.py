@@ -12,6 +12,7 @@ from services.gateway.event_filter import Filter
 from services.gateway.subscription import Cursor, Subscription, Subscriptions
 from services.gateway.validation import check_id, checked_ask_timeout_s, checked_instruction, checked_watch
 from services.shared.control_log import ControlView, watch_key
+from services.shared.enum_name import enum_name
 from services.shared.errors import AlreadyExists, NotFound, Refused, ServiceError, TimedOut
 from streamo.v1 import watch_pb2 as pb
 from streamo.v1.control_pb2 import ControlRecord
@@ -171,7 +172,7 @@ def _as_error(ended: Event, watch: pb.Watch, timeout_s: float) -> ServiceError:
         case Reason.REASON_STREAM_REMOVED:
             return NotFound(f"stream {watch.stream_id} was removed before there was an answer")
     detail = f" ({ended.detail})" if ended.detail else ""
-    return Refused(f"the question ended without an answer: {Reason.Name(ended.reason)}{detail}")
+    return Refused(f"the question ended without an answer: {enum_name(Reason, ended.reason)}{detail}")
 
 
 def _no_answer(watch: pb.Watch, timeout_s: float) -> str:

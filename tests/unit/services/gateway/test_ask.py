@@ -1,13 +1,12 @@
 """One question, one answer; and at once none where there will be none."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from types import SimpleNamespace
 
 import pytest
+from support.one_partition_log import OnePartitionLog
 
-from services.gateway.event_ring import EventRecord, Slice
 from services.gateway.resume_token import TokenIssuer
 from services.gateway.subscription import Subscriptions
 from services.gateway.watch_servicer import WatchServicer
@@ -27,13 +26,13 @@ VERSION = 4  # of the stream that there is now
 ENDED = SourceState.SOURCE_STATE_ENDED
 
 
-class Place:
-    """Desk and event log at once: the answer to each question stands in `events` as soon as it is asked."""
+class Desk:
+    """Whatever is asked, `said` of it stands in the log at once."""
 
-    def __init__(self, view: ControlView, state: StreamState | None, **said: object) -> None:
-        self._view, self._state = view, state
+    def __init__(self, view: ControlView, states: Iterable[StreamState], **said: object) -> None:
+        self._view = view
+        self._log = OnePartitionLog(states)
         self._said = {"kind": EventKind.EVENT_KIND_ANSWER, "text": "Two.", **said}
-        self._events: list[EventRecord] = []
         self.num_written = 0
 
     def lock(self, _: str) -> asyncio.Lock:
@@ -45,29 +44,12 @@ class Place:
     async def write(self, _: bytes, record: ControlRecord | None) -> int:
         self.num_written += 1
         if record is not None:
-            event = Event(stream_id=CLIP, seq=1, watch_id=record.watch.watch_id, **self._said)
-            self._events = [EventRecord(0, 0, event, "", 1, [], 0)]
+            self._log.say(Event(stream_id=CLIP, seq=1, watch_id=record.watch.watch_id, **self._said))
         return 9
-
-    def ends(self, partitions: list[int]) -> dict[int, int]:
-        return dict.fromkeys(partitions, 0)
-
-    @contextmanager
-    def news(self, _: object) -> Iterator[asyncio.Event]:
-        yield asyncio.Event()
-
-    def progress(self, _: object) -> list[object]:
-        return []
-
-    def state(self, stream_id: str) -> StreamState | None:
-        return self._state if stream_id == CLIP else None
-
-    async def read(self, positions: dict[int, int], _: int) -> list[Slice]:
-        return [Slice(0, self._events, 1)] if positions == {0: 0} and self._events else []
 
     def ask(self) -> AskResponse:
         telemetry = Telemetry("gateway", TelemetrySettings())
-        subscriptions = Subscriptions(self, TokenIssuer("c", "events", 1), GatewaySettings(), telemetry)
+        subscriptions = Subscriptions(self._log, TokenIssuer("c", "events", 1), GatewaySettings(), telemetry)
         servicer = WatchServicer(self, subscriptions, lambda: 0)
         context = SimpleNamespace(time_remaining=lambda: None)
         return asyncio.run(servicer.Ask(AskRequest(stream_id=CLIP, question="How many?"), context))
@@ -88,24 +70,30 @@ def state(source_state: int, version: int = VERSION) -> StreamState:
 
 
 def test_a_question_to_a_recording_that_has_ended_is_refused_at_once():
-    place = Place(control(end_of=VERSION), state(ENDED))
+    desk = Desk(control(end_of=VERSION), [state(ENDED)])
     with pytest.raises(Refused, match="stream clip is a recording that has ended"):
-        place.ask()
-    assert place.num_written == 0
+        desk.ask()
+    assert desk.num_written == 0
 
 
 @pytest.mark.parametrize(
-    ("view", "there"),
+    ("view", "states"),
     [
-        (control(end_of=None), None),
-        (control(end_of=None), state(SourceState.SOURCE_STATE_LIVE)),
+        (control(end_of=None), []),
+        (control(end_of=None), [state(SourceState.SOURCE_STATE_LIVE)]),
         # Read to its end, but its last frames are still to be decided.
-        (control(end_of=VERSION), None),
-        (control(end_of=VERSION), state(SourceState.SOURCE_STATE_LIVE)),
+        (control(end_of=VERSION), []),
+        (control(end_of=VERSION), [state(SourceState.SOURCE_STATE_LIVE)]),
         # The one that ended was removed, and added again.
-        (control(end_of=VERSION - 1), state(ENDED, VERSION - 1)),
-        (control(end_of=VERSION), state(ENDED, VERSION - 1)),
+        (control(end_of=VERSION - 1), [state(ENDED, VERSION - 1)]),
+        (control(end_of=VERSION), [state(ENDED, VERSION - 1)]),
     ],
 )
-def test_a_question_that_frames_are_still_to_come_for_is_asked(view, there):
-    assert Place(view, there).ask().answer.text == "Two."
+def test_a_question_that_frames_are_still_to_come_for_is_asked(view, states):
+    assert Desk(view, states).ask().answer.text == "Two."
+
+
+def test_an_end_for_a_reason_that_this_version_does_not_know_is_told_by_its_number():
+    desk = Desk(control(end_of=None), [], kind=EventKind.EVENT_KIND_ENDED, reason=99, detail="too dark")
+    with pytest.raises(Refused, match=r"ended without an answer: 99 \(too dark\)"):
+        desk.ask()
