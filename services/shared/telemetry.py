@@ -41,13 +41,10 @@ class Attributes:
     WATCH_ID = "streamo.watch.id"
     EPOCH = "streamo.epoch"
     FRAME_SEQ = "streamo.frame.seq"
-    TASK = "streamo.task"
     STATE = "streamo.state"
-    REASON = "streamo.reason"
     EVENT_KIND = "streamo.event.kind"
     EVENT_SEQ = "streamo.event.seq"
     PARTITION = "messaging.destination.partition.id"
-    SERVICE = "streamo.service"
 
 
 class Metrics:
@@ -57,7 +54,11 @@ class Metrics:
     STAGE_MS = ("streamo.stage_ms", "ms", "Time in each stage of a frame's way; a stage is named as its span")
     # Counters and histograms
     FRAMES_SEEN = ("streamo.ingest.frames_seen", "{frame}", "Frames decoded")
-    FRAMES_KEPT = ("streamo.ingest.frames_kept", "{frame}", "Frames that the sampler kept")
+    FRAMES_KEPT = (
+        "streamo.ingest.frames_kept",
+        "{frame}",
+        "Kept frames handed to Kafka, also those that it then did not take",
+    )
     FRAMES_DROPPED = (
         "streamo.ingest.frames_dropped",
         "{frame}",
