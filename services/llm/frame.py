@@ -81,7 +81,7 @@ class Unreadable:
     reason: str
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
+    headers: Sequence[tuple[str, bytes | None]]
     # The frames it holds, as far as could be read: then the hole has a name.
     frames: tuple[FrameMark, ...] = ()
 

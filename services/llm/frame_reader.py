@@ -20,6 +20,11 @@ from streamo.v1.frame_pb2 import FrameRecord, PixelFormat
 
 _MAX_MEDIA_TIME_MS = 9_999_999_999_000
 _MAX_FRAMES = 256
+# Of a frame in its epoch: no stream comes so far, and what is worked out of it still fits into what we write.
+_MAX_FRAME_SEQ = 2**48
+_MAX_STREAM_ID_BYTES = 1024
+# What is told of a record to subscribers and in `state`, however long the record is.
+_MAX_TEXT_CHARS = 200
 
 
 class FrameReader:
@@ -37,7 +42,7 @@ class FrameReader:
             return [
                 Unreadable(
                     record.offset,
-                    str(error),
+                    str(error)[:_MAX_TEXT_CHARS],
                     record.key,
                     record.value,
                     tuple(record.headers or ()),
@@ -54,14 +59,23 @@ class FrameReader:
             parsed = FrameRecord.FromString(record.value)
         except DecodeError as error:
             raise _Unreadable(f"the record does not parse: {error}") from error
+        if stream_id_of(record.key) is None:
+            raise _Unreadable(f"the record's key {record.key!r} is no stream's id")
         if parsed.stream_id.encode() != record.key:
             raise _Unreadable(f"the record's key {record.key!r} is not its stream {parsed.stream_id!r}")
         match parsed.WhichOneof("body"):
             case "status":
-                return [Status(record.offset, parsed.epoch, parsed.status)]
+                return [self._status(record, parsed)]
             case "frames":
                 return self._frames(record, parsed)
         raise _Unreadable("the record holds neither frames nor a status")
+
+    def _status(self, record: ConsumerRecord, parsed: FrameRecord) -> Status:
+        status = parsed.status
+        if status.num_kept > _MAX_FRAME_SEQ:
+            raise _Unreadable(f"num_kept {status.num_kept} is out of range")
+        status.detail = status.detail[:_MAX_TEXT_CHARS]
+        return Status(record.offset, parsed.epoch, status)
 
     def _frames(self, record: ConsumerRecord, parsed: FrameRecord) -> list[Item]:
         batch = parsed.frames.frames
@@ -74,6 +88,8 @@ class FrameReader:
             if after.id <= before.id:
                 raise _Unreadable(f"frame {after.id.frame_seq} stands after frame {before.id.frame_seq}")
         for mark in marks:
+            if mark.id.frame_seq >= _MAX_FRAME_SEQ:
+                raise _Unreadable(f"frame_seq {mark.id.frame_seq} is out of range")
             if not 0 <= mark.media_time_ms <= _MAX_MEDIA_TIME_MS:
                 raise _Unreadable(f"media_time_ms {mark.media_time_ms} is out of range")
         context = trace_context(record.headers or ())
@@ -116,6 +132,16 @@ class FrameReader:
         if frame.format == PixelFormat.PIXEL_FORMAT_JPEG:
             return _decode_jpeg(frame.data, shape), grid
         raise ValueError(f"pixel format {frame.format} is unknown")
+
+
+def stream_id_of(key: bytes | None) -> str | None:
+    """Of a record's key; None where it is no stream's id."""
+    if not key or len(key) > _MAX_STREAM_ID_BYTES:
+        return None
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 class _Unreadable(Exception):

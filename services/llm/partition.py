@@ -12,7 +12,7 @@ from kafka.structs import ConsumerGroupMetadata
 from models.engine.round import Decision, Reply
 from services.llm.committer import Aborted, Committed, CommitterPort, OutgoingRecord, Transaction
 from services.llm.frame import Frame, Unreadable
-from services.llm.frame_reader import FrameReader
+from services.llm.frame_reader import FrameReader, stream_id_of
 from services.llm.outbox import Outbox, OutgoingEvent
 from services.llm.parts import Parts
 from services.llm.recovery import Standing
@@ -29,8 +29,9 @@ from streamo.v1.task_pb2 import Task
 
 log = logging.getLogger(__name__)
 
-# Leaves room for the headers that say where a quarantined record was.
+# Leaves room for the key, and for the headers that say where a quarantined record was.
 _MAX_QUARANTINED_BYTES = MAX_RECORD_BYTES - 64 * 1024
+_MAX_QUARANTINED_KEY_BYTES = 1024
 
 # A rebalance is the usual reason; it takes a moment.
 _ABORT_PAUSE_S = 0.05
@@ -149,7 +150,7 @@ class Partition:
             for item in self._reader.read(record):
                 if isinstance(item, Frame):
                     self._note_received(item)
-                stream_id = _stream_id(record.key)
+                stream_id = stream_id_of(record.key)
                 if stream_id is None:
                     assert isinstance(item, Unreadable)
                     self._outbox.quarantined.append(item)
@@ -320,7 +321,7 @@ class Partition:
         )
 
     def _quarantine_record(self, unreadable: Unreadable) -> OutgoingRecord:
-        value = unreadable.value
+        key, value = unreadable.key, unreadable.value
         headers = [
             ("source.topic", self._topics.frames.encode()),
             ("source.partition", str(self.number).encode()),
@@ -330,8 +331,10 @@ class Partition:
         if value is not None and len(value) > _MAX_QUARANTINED_BYTES:
             headers.append(("truncated.bytes", str(len(value)).encode()))
             value = value[:_MAX_QUARANTINED_BYTES]
+        if key is not None:
+            key = key[:_MAX_QUARANTINED_KEY_BYTES]
         # Without a key the value must be there.
-        return OutgoingRecord(self._topics.quarantine, 0, unreadable.key, value or b"", headers)
+        return OutgoingRecord(self._topics.quarantine, 0, key, value or b"", headers)
 
     def _note_received(self, frame: Frame) -> None:
         self._parts.telemetry.span(
@@ -351,10 +354,3 @@ class Partition:
                 stream_id, self._parts, self._outbox, self._load_picture
             )
         return stream
-
-
-def _stream_id(key: bytes | None) -> str | None:
-    try:
-        return None if not key else key.decode()
-    except UnicodeDecodeError:
-        return None

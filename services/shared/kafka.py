@@ -153,9 +153,12 @@ def trace_headers(context: Context | None = None) -> Headers:
     return [(name, value.encode()) for name, value in carrier.items()]
 
 
-def trace_context(headers: Sequence[tuple[str, bytes]]) -> Context:
-    """The trace context that a record carries; an empty one where it carries none."""
-    return propagate.extract({name: value.decode(errors="replace") for name, value in headers})
+def trace_context(headers: Sequence[tuple[str, bytes | None]]) -> Context:
+    """The trace context that a record carries; an empty one where it carries none. Whoever writes may leave a
+    header without a value."""
+    return propagate.extract(
+        {name: value.decode(errors="replace") for name, value in headers if value is not None}
+    )
 
 
 def _consumer_settings(settings: KafkaSettings) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Whatever a record holds, reading it gives frames that fit or says why not."""
 
 import io
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -37,10 +38,20 @@ def frame(**values: object) -> frame_pb2.Frame:
     return frame_pb2.Frame(**{**fields, **values})
 
 
-def read(*frames: frame_pb2.Frame, key: bytes = b"gate", value: bytes | None = None) -> list[object]:
+def read(
+    *frames: frame_pb2.Frame,
+    key: bytes = b"gate",
+    value: bytes | None = None,
+    headers: Sequence[tuple[str, bytes | None]] = (),
+) -> list[object]:
     record = FrameRecord(stream_id="gate", epoch=5, frames=FrameBatch(frames=frames))
     encoded = record.SerializeToString() if value is None else value
-    return list(READER.read(SimpleNamespace(offset=9, key=key, value=encoded, headers=[])))
+    return list(READER.read(SimpleNamespace(offset=9, key=key, value=encoded, headers=list(headers))))
+
+
+def read_status(stream_id: str = "gate", key: bytes = b"gate", **values: object) -> list[object]:
+    record = FrameRecord(stream_id=stream_id, epoch=5, status=SourceStatus(**values))
+    return read(key=key, value=record.SerializeToString())
 
 
 def test_frames_come_out_as_they_went_in():
@@ -87,7 +98,10 @@ def test_a_bad_picture_is_unreadable_and_named(values: dict[str, object]):
         read(frame(), key=b"yard"),
         read(frame(), frame()),
         read(frame(media_time_ms=-1)),
+        read(frame(frame_seq=2**64 - 1)),
         read(),
+        read_status("", key=b""),
+        read_status(num_kept=2**64 - 1),
     ],
 )
 def test_a_record_that_makes_no_sense_is_unreadable(found: list[object]):
@@ -97,10 +111,23 @@ def test_a_record_that_makes_no_sense_is_unreadable(found: list[object]):
 
 
 def test_a_status_comes_out():
-    record = FrameRecord(stream_id="gate", epoch=5, status=SourceStatus(num_kept=7))
-    (found,) = read(value=record.SerializeToString())
+    (found,) = read_status(num_kept=7, detail="no answer")
     assert isinstance(found, Status)
-    assert (found.epoch, found.status.num_kept) == (5, 7)
+    assert (found.epoch, found.status.num_kept, found.status.detail) == (5, 7, "no answer")
+
+
+def test_a_header_without_a_value_is_no_harm():
+    (found,) = read(frame(), headers=[("traceparent", None)])
+    assert isinstance(found, Frame)
+
+
+def test_what_is_told_of_a_record_is_short_however_long_the_record_is():
+    (unreadable,) = read_status("x" * 1_000_000)
+    assert isinstance(unreadable, Unreadable)
+    assert len(unreadable.reason) < 300
+    (status,) = read_status(detail="x" * 1_000_000)
+    assert isinstance(status, Status)
+    assert len(status.status.detail) < 300
 
 
 @given(st.binary(max_size=300))

@@ -12,6 +12,7 @@ from support.scripted_engine import WINDOW_ROUNDS, ScriptedDialogue, picture
 
 from models.vlm.state import State
 from services.shared.telemetry import Metrics
+from services.shared.topics import MAX_RECORD_BYTES
 from streamo.v1.event_pb2 import Event, EventKind, Reason
 from streamo.v1.frame_pb2 import Frame, FrameBatch, FrameRecord, PixelFormat, SourceState, SourceStatus
 from streamo.v1.task_pb2 import Task
@@ -491,10 +492,39 @@ def test_a_record_without_a_stream_is_quarantined_alone():
     gate = Gate()
     gate.world.logs.append(TOPICS.frames, None, b"junk", [])
     gate.world.logs.append(TOPICS.frames, b"\xff", b"junk", [])
+    status = SourceStatus(state=SourceState.SOURCE_STATE_LIVE)
+    gate.world.logs.append(TOPICS.frames, b"", FrameRecord(status=status).SerializeToString(), [])
     gate.watch()
     gate.frames(RESPONSE)
     assert kinds(gate.finish()) == ["STARTED", "CLOSE"]
-    assert len(gate.world.logs.topics[TOPICS.quarantine]) == 2
+    assert len(gate.world.logs.topics[TOPICS.quarantine]) == 3
+
+
+def test_the_largest_record_that_cannot_be_read_fits_into_quarantine():
+    gate = Gate()
+    gate.world.logs.append(TOPICS.frames, b"k" * MAX_RECORD_BYTES, b"v" * MAX_RECORD_BYTES, [])
+    gate.finish()
+    (record,) = gate.world.logs.topics[TOPICS.quarantine]
+    headers = sum(len(name) + len(value) for name, value in record.headers)
+    assert len(record.key) + len(record.value) + headers < MAX_RECORD_BYTES - 1024
+
+
+def test_numbers_that_no_stream_comes_to_harm_nothing():
+    gate = Gate()
+    gate.watch()
+    gate.frames(SILENCE, SILENCE)
+    picture_bytes = picture(RESPONSE, 1, 1).tobytes()
+    frame = Frame(frame_seq=2**64 - 1, width=28, height=28, format=1, data=picture_bytes)
+    for body in (
+        {"frames": FrameBatch(frames=[frame])},
+        {"status": SourceStatus(state=SourceState.SOURCE_STATE_DISCONNECTED, num_kept=2**64 - 1)},
+    ):
+        gate.world.send(FrameRecord(stream_id=GATE, epoch=gate.epoch, **body))
+    gate.seq += 2  # those that were spoilt
+    gate.frames(RESPONSE)
+    events = gate.finish()
+    assert kinds(events)[-1] == "CLOSE"
+    assert num_quarantined(gate) == 2
 
 
 def num_quarantined(gate: Gate) -> int:
