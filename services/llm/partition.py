@@ -147,10 +147,14 @@ class Partition:
             if record.offset < self.next_offset:
                 continue
             self.next_offset = record.offset + 1
+            stream_id = stream_id_of(record.key)
+            if stream_id is not None and not self._is_own(stream_id):
+                # Its stream has another owner, and must not have two.
+                self._outbox.quarantined.append(_misplaced(record))
+                continue
             for item in self._reader.read(record):
                 if isinstance(item, Frame):
                     self._note_received(item)
-                stream_id = stream_id_of(record.key)
                 if stream_id is None:
                     assert isinstance(item, Unreadable)
                     self._outbox.quarantined.append(item)
@@ -162,7 +166,7 @@ class Partition:
         if view is not self._view:
             self._view = view
             for stream_id in view.streams:
-                if partition_of(stream_id, self._num_partitions) == self.number:
+                if self._is_own(stream_id):
                     self._stream(stream_id)
         moved = False
         for stream in self._streams.values():
@@ -347,6 +351,9 @@ class Partition:
             frame_seq=frame.id.frame_seq,
         )
 
+    def _is_own(self, stream_id: str) -> bool:
+        return partition_of(stream_id, self._num_partitions) == self.number
+
     def _stream(self, stream_id: str) -> Stream:
         stream = self._streams.get(stream_id)
         if stream is None:
@@ -354,3 +361,8 @@ class Partition:
                 stream_id, self._parts, self._outbox, self._load_picture
             )
         return stream
+
+
+def _misplaced(record: ConsumerRecord) -> Unreadable:
+    reason = "the record's key is of a stream of another partition"
+    return Unreadable(record.offset, reason, record.key, record.value, tuple(record.headers or ()))

@@ -126,7 +126,8 @@ class MemoryCommitter:
 
 
 class World:
-    """`engine` makes the engine of each owner, `encoder` serves them all; what is not given is scripted."""
+    """`engine` makes the engine of each owner, `encoder` serves them all; what is not given is scripted. The logs are
+    those of partition 0 of `num_partitions`."""
 
     def __init__(
         self,
@@ -134,6 +135,7 @@ class World:
         encoder: EncoderPort | None = None,
         dialogue: DialoguePort | None = None,
         window_rounds: int = WINDOW_ROUNDS,
+        num_partitions: int = 1,
         **llm: object,
     ) -> None:
         self.logs = Logs()
@@ -150,6 +152,7 @@ class World:
             lambda: ScriptedEngine(self.max_sessions, self.vocab_size, self.dialogue)
         )
         self._window_rounds = window_rounds
+        self._num_partitions = num_partitions
         self._settings = LlmSettings(commit_period_s=0.001, **llm)
         self._reader = FrameReader(FrameBudget(min_pixels=SIZE * SIZE, max_pixels=4 * SIZE * SIZE))
         self.take_over()
@@ -214,7 +217,7 @@ class World:
         self.partition = Partition(
             0,
             standing,
-            1,
+            self._num_partitions,
             TOPICS,
             self.parts,
             self._reader,

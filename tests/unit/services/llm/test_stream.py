@@ -12,7 +12,7 @@ from support.scripted_engine import WINDOW_ROUNDS, ScriptedDialogue, picture
 
 from models.vlm.state import State
 from services.shared.telemetry import Metrics
-from services.shared.topics import MAX_RECORD_BYTES
+from services.shared.topics import MAX_RECORD_BYTES, partition_of
 from streamo.v1.event_pb2 import Event, EventKind, Reason
 from streamo.v1.frame_pb2 import Frame, FrameBatch, FrameRecord, PixelFormat, SourceState, SourceStatus
 from streamo.v1.task_pb2 import Task
@@ -525,6 +525,25 @@ def test_numbers_that_no_stream_comes_to_harm_nothing():
     events = gate.finish()
     assert kinds(events)[-1] == "CLOSE"
     assert num_quarantined(gate) == 2
+
+
+def test_a_record_in_the_wrong_partition_is_quarantined_and_begins_no_stream():
+    gate = Gate(num_partitions=2)
+    assert partition_of(GATE, 2) == 0
+    stray = next(f"yard-{n}" for n in range(99) if partition_of(f"yard-{n}", 2) == 1)
+    gate.world.add_stream(stray)
+    epoch = gate.world.begin_epoch(stray)
+    gate.world.add_watch(Watch(stream_id=stray, watch_id="all", task=Task.TASK_QA, instruction="all"))
+    frame = Frame(width=28, height=28, format=1, data=picture(RESPONSE, 1, 1).tobytes())
+    gate.world.send(FrameRecord(stream_id=stray, epoch=epoch, frames=FrameBatch(frames=[frame])))
+    gate.world.logs.append(TOPICS.frames, stray.encode(), b"\xff\xff", [])
+    gate.watch()
+    gate.frames(RESPONSE)
+    assert kinds(gate.finish()) == ["STARTED", "CLOSE"]
+    assert gate.world.events(stray) == []
+    assert not gate.world.state(stray).stream_id
+    assert num_quarantined(gate) == len(gate.world.logs.topics[TOPICS.quarantine]) == 2
+    assert b"partition" in dict(gate.world.logs.topics[TOPICS.quarantine][0].headers)["reason"]
 
 
 def num_quarantined(gate: Gate) -> int:
