@@ -96,13 +96,15 @@ class LifeCycle:
         return [ended] if retracted is None else [retracted, ended]
 
     def _event(self, kind: EventKind, frame: FrameMark | None, event_id: str) -> Event:
+        # A task that this version does not know is not told: whoever reads the event may not know it either.
+        task = self._watch.task if self._watch.task in Task.values() else Task.TASK_UNSPECIFIED
         return Event(
             stream_id=self._watch.stream_id,
             kind=kind,
             event_id=event_id,
             watch_id=self._watch.watch_id,
             watch_version=self._watch.version,
-            task=self._watch.task,
+            task=task,
             frame=None if frame is None else frame.ref(),
         )
 

@@ -18,6 +18,7 @@ from services.shared.control_log import watch_key
 from services.shared.telemetry import Metrics
 from streamo.v1.event_pb2 import Event, Reason
 from streamo.v1.state_pb2 import WatchState
+from streamo.v1.task_pb2 import Task
 from streamo.v1.watch_pb2 import Watch
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,10 @@ class Roster:
         return [session for session in self.sessions.values() if session.next_to_append <= frame]
 
     def start(self, watch: Watch, frame: FrameMark) -> Session | None:
-        """Starts a watch at this frame. One that the engine refuses is ended at once, or waits for room; then None."""
+        """Starts a watch at this frame. One that is refused is ended at once, or waits for room; then None."""
+        if watch.task not in Task.values():
+            self._refuse(watch, LifeCycle(watch), _unknown_task(watch))
+            return None
         session = self._session(watch)
         try:
             started = session.open(frame)
@@ -116,6 +120,9 @@ class Roster:
         """Goes on after a takeover; without the past rounds where the engine does not take them, as may happen when it
         has another model than before.
         """
+        if watch.task not in Task.values():
+            self._refuse(watch, life_cycle_of(watch, state), _unknown_task(watch))
+            return
         session = self._session(watch)
         try:
             session.resume(state, past)
@@ -210,3 +217,8 @@ class Roster:
         self._ended[watch.watch_id] = (watch.version, reason)
         if watch.once:
             self._outbox.tombstones.append(watch_key(watch.stream_id, watch.watch_id))
+
+
+def _unknown_task(watch: Watch) -> ValueError:
+    """Another version added the watch."""
+    return ValueError(f"task {watch.task} is not known to this version: update it, then add the watch again")

@@ -15,6 +15,7 @@ from services.shared.telemetry import Metrics
 from services.shared.topics import MAX_RECORD_BYTES, partition_of
 from streamo.v1.event_pb2 import Event, EventKind, Reason
 from streamo.v1.frame_pb2 import Frame, FrameBatch, FrameRecord, PixelFormat, SourceState, SourceStatus
+from streamo.v1.state_pb2 import StreamState, WatchState
 from streamo.v1.task_pb2 import Task
 from streamo.v1.watch_pb2 import Watch
 
@@ -255,6 +256,35 @@ def test_a_watch_that_the_engine_refuses_ends_and_harms_no_other():
     assert told == [("good", "STARTED"), ("refused", "ENDED"), ("good", "CLOSE"), ("good", "CLOSE")]
     assert events[1].reason == Reason.REASON_REFUSED
     assert events[1].detail
+
+
+def test_a_watch_of_a_task_that_this_version_does_not_know_is_refused():
+    gate = Gate()
+    gate.watch("later", task=9)
+    gate.watch("good")
+    gate.frames(RESPONSE)
+    gate.world.finish()
+    gate.world.take_over()
+    gate.frames(RESPONSE)
+    events = gate.finish()
+    told = [(event.watch_id, kind) for event, kind in zip(events, kinds(events), strict=True)]
+    assert told == [("later", "ENDED"), ("good", "STARTED"), ("good", "CLOSE"), ("good", "CLOSE")]
+    assert reasons(events) == ["REFUSED"]
+    assert "task 9" in events[0].detail
+    assert events[0].task in Task.values(), "whoever reads it may be of this version too"
+
+
+def test_a_watch_that_another_version_began_is_refused_where_its_task_is_unknown():
+    gate = Gate()
+    version = gate.watch("later", task=9)
+    running = WatchState(watch_id="later", version=version, task=9, next_frame={"epoch": gate.epoch})
+    state = StreamState(stream_id=GATE, stream_version=gate.version, watches=[running])
+    gate.world.logs.append(TOPICS.state, GATE.encode(), state.SerializeToString())
+    gate.world.take_over()
+    gate.frames(RESPONSE)
+    gate.world.finish()
+    assert kinds(gate.world.events(GATE)) == ["ENDED"]
+    assert reasons(gate.world.events(GATE)) == ["REFUSED"]
 
 
 def test_a_watch_without_room_waits_and_starts_when_there_is():
