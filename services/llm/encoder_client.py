@@ -24,10 +24,10 @@ _RETRY_MIN_S, _RETRY_MAX_S = 0.05, 1.0
 
 
 class EncoderClient:
-    """Retries a failed call until `timeout_s` after it was asked for; then its future raises Unavailable.
+    """Retries a failed call until `timeout_s` after its turn has come; then its future raises Unavailable.
 
     A ValueError, which is about the picture, is not retried. Thread-safe. At most `max_calls` are under way at a
-    time; more wait in order.
+    time; more wait in order, `timeout_s` at most for each `max_calls` before them.
     """
 
     def __init__(self, encode: Encode, timeout_s: float, max_calls: int = 256) -> None:
@@ -49,12 +49,17 @@ class EncoderClient:
         self._thread.join(5)
 
     async def _call(self, pixels: np.ndarray, carrier: dict[str, str]) -> torch.Tensor:
+        # The slot is held over all tries: else a call would wait for it anew before each, and its time run out there.
+        async with self._slots:
+            return await self._try(pixels, carrier)
+
+    async def _try(self, pixels: np.ndarray, carrier: dict[str, str]) -> torch.Tensor:
         deadline_s = self._loop.time() + self._timeout_s
         pause_s = _RETRY_MIN_S
         while True:
             left_s = deadline_s - self._loop.time()
             try:
-                async with asyncio.timeout(left_s), self._slots:
+                async with asyncio.timeout(left_s):
                     tokens = await self._encode(pixels, carrier)
                 return torch.from_numpy(np.array(tokens, dtype=np.float32))
             except ValueError:

@@ -1,5 +1,6 @@
 """The encoder client keeps asking until its time is over, and tells a bad picture at once."""
 
+import asyncio
 from collections.abc import Iterator
 
 import numpy as np
@@ -59,3 +60,27 @@ def test_an_encoder_that_stays_away_is_unavailable(clients):
     encoder = Encoder(*[ConnectionError("gone")] * 100)
     with pytest.raises(Unavailable, match="encoder"):
         ask(clients, encoder, timeout_s=0.5)
+
+
+def test_the_time_of_a_call_begins_when_its_turn_comes(clients):
+    """However many wait, an encoder that is well fails none."""
+
+    async def encode(pixels: np.ndarray, carrier: dict[str, str]) -> np.ndarray:
+        await asyncio.sleep(0.4)
+        return np.ones((1, 4), dtype=np.float32)
+
+    clients.append(EncoderClient(encode, timeout_s=2, max_calls=1))
+    calls = [clients[-1].submit(PIXELS, Context()) for _ in range(8)]
+    assert [tuple(call.result(10).shape) for call in calls] == [(1, 4)] * 8
+
+
+def test_calls_that_wait_for_an_encoder_that_stays_away_end_too(clients):
+    async def encode(pixels: np.ndarray, carrier: dict[str, str]) -> np.ndarray:
+        await asyncio.sleep(60)
+        raise AssertionError("it was given up before")
+
+    clients.append(EncoderClient(encode, timeout_s=0.1, max_calls=1))
+    calls = [clients[-1].submit(PIXELS, Context()) for _ in range(4)]
+    for call in calls:
+        with pytest.raises(Unavailable):
+            call.result(10)
