@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 
 # Windows further apart than this are read each for itself.
 _MAX_READ_THROUGH = 200
+# Embeddings asked for at a time: enough to fill the encoder's batches, and few for the frames of running streams to
+# wait behind.
+_MAX_ENCODING = 64
 
 WindowKey = tuple[str, str]  # stream id, watch id
 
@@ -105,7 +109,7 @@ class Windows:
     def read(
         self, logs: PartitionLogs, frame_reader: FrameReader, encoder: EncoderPort, timeout_s: float
     ) -> dict[WindowKey, list[PastRound]]:
-        """Blocks. Raises what the encoder raises, and TimeoutError where it takes longer than `timeout_s`."""
+        """Blocks. Raises what the encoder raises, and TimeoutError where it gives none for longer than `timeout_s`."""
         self._read_frames(logs, frame_reader)
         self._read_replies(logs)
         for plan in self._plans:
@@ -113,11 +117,8 @@ class Windows:
                 log.warning("a reply in the window of %s/%s is nowhere to be found", *plan.key)
                 self._count("reply lost", 1)
                 plan.rounds = []
-        tokens = self._encode(encoder)
-        return {
-            plan.key: list(_past_rounds(plan, lambda frame: tokens[id(frame)].result(timeout_s)))
-            for plan in self._plans
-        }
+        tokens = self._encode(encoder, timeout_s)
+        return {plan.key: list(_past_rounds(plan, lambda frame: tokens[id(frame)])) for plan in self._plans}
 
     def _read_frames(self, logs: PartitionLogs, frame_reader: FrameReader) -> None:
         wanted = {planned.offset for plan in self._plans for planned in plan.rounds}
@@ -158,10 +159,17 @@ class Windows:
             return tuple(event.token_ids)
         return tuple(self._dialogue.reply(State.RESPONSE, event.text)[1:])
 
-    def _encode(self, encoder: EncoderPort) -> dict[int, Future[torch.Tensor]]:
+    def _encode(self, encoder: EncoderPort, timeout_s: float) -> dict[int, torch.Tensor]:
         """By id() of the frame: each once, however many watches its stream has."""
         frames = {id(p.frame): p.frame for plan in self._plans for p in plan.rounds if p.frame is not None}
-        return {key: encoder.submit(frame.pixels, Context()) for key, frame in frames.items()}
+        tokens: dict[int, torch.Tensor] = {}
+        under_way: deque[tuple[int, Future[torch.Tensor]]] = deque()
+        for key, frame in frames.items():
+            if len(under_way) == _MAX_ENCODING:
+                done, embedding = under_way.popleft()
+                tokens[done] = embedding.result(timeout_s)
+            under_way.append((key, encoder.submit(frame.pixels, Context())))
+        return tokens | {done: embedding.result(timeout_s) for done, embedding in under_way}
 
 
 def _plan(stream_id: str, watch: WatchState) -> _Plan:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
 
+import numpy as np
 import pytest
+from opentelemetry.context import Context
 from support.llm_world import TOPICS, World, kinds
 from support.promise import violations
-from support.scripted_engine import WINDOW_ROUNDS, ScriptedDialogue, picture
+from support.scripted_engine import WINDOW_ROUNDS, ScriptedDialogue, ScriptedEncoder, picture
 
 from models.vlm.state import State
 from services.shared.telemetry import Metrics
@@ -677,6 +681,41 @@ def test_a_takeover_replays_the_window_with_its_tags(use_redis: bool):
     assert gate.world.counts == ({"used": 1} if use_redis else {})
     gate.frames(RESPONSE)
     gate.finish()
+
+
+def test_a_takeover_leaves_the_encoder_room_for_other_streams():
+    gate = Gate("file:///gate.mp4", window_rounds=200)
+    gate.watch()
+    gate.frames(*[SILENCE] * 200)
+    gate.finish()
+    gate.world.encoder = encoder = OneAtATimeEncoder()
+    gate.world.take_over()
+    assert encoder.most_waiting <= 64
+    (session,) = gate.world.engine.sessions.values()
+    assert [past.frame[0][2] for past in session.past] == list(range(200))
+
+
+class OneAtATimeEncoder(ScriptedEncoder):
+    """Takes its time: calls wait for the one before them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most_waiting = 0
+        self._num_waiting = 0
+        self._lock = Lock()
+        self._worker = ThreadPoolExecutor(1)
+
+    def submit(self, pixels: np.ndarray, context: Context) -> Future[np.ndarray]:
+        with self._lock:
+            self._num_waiting += 1
+            self.most_waiting = max(self.most_waiting, self._num_waiting)
+        return self._worker.submit(self._encode, pixels, context)
+
+    def _encode(self, pixels: np.ndarray, context: Context) -> np.ndarray:
+        tokens = super().submit(pixels, context).result()
+        with self._lock:
+            self._num_waiting -= 1
+        return tokens
 
 
 def test_a_checkpoint_of_another_stream_is_not_used():
