@@ -40,8 +40,10 @@ LoadPicture = Callable[[Frame], Future[np.ndarray]]
 _LIVE_SCHEMES = ("rtsp://", "rtsps://", "http://", "https://")
 # Embeddings asked for ahead of the frame that is next; the encoder batches them.
 _MAX_ENCODING = 4
-# `control` is read within moments; an epoch it does not hold by then was never begun.
-_EPOCH_TIMEOUT_S = 10.0
+# `control` is read within moments; an epoch it does not hold by then was never begun. But a replica that died with a
+# transaction open holds it up: until another is assigned its partitions (session and rebalance), or until the broker
+# ends what is over its time (15 s, looked at every 10 s).
+_EPOCH_TIMEOUT_S = 60.0
 # How long a stream that passed frames over counts as shedding.
 _SHEDDING_S = 60.0
 _FAILING = {
