@@ -2,6 +2,7 @@
 
 from rich.text import Text
 
+from services.shared.enum_name import enum_name
 from streamo.v1.event_pb2 import Event, EventKind, Reason
 from streamo.v1.frame_pb2 import SourceState
 from streamo.v1.task_pb2 import Task
@@ -20,13 +21,13 @@ _STYLES = {
 
 def event_line(event: Event, latency_ms: float | None = None) -> Text:
     """Media time, stream, task, phase, text and latency from the frame's capture, in fixed columns."""
-    kind = EventKind.Name(event.kind).removeprefix("EVENT_KIND_")
-    task = Task.Name(event.task).removeprefix("TASK_").lower() if event.task else ""
+    kind = enum_name(EventKind, event.kind).removeprefix("EVENT_KIND_")
+    task = enum_name(Task, event.task).removeprefix("TASK_").lower() if event.task else ""
     line = Text()
     line.append(f"{_media_time(event):>9}  ", style="cyan")
     line.append(f"{event.stream_id:<10.10} ", style="blue")
     line.append(f"{event.watch_id:<12.12} {task:<9} ")
-    line.append(f"{kind:<7} ", style=_STYLES[kind])
+    line.append(f"{kind:<7} ", style=_STYLES.get(kind, ""))
     line.append(_what(event, kind))
     if latency_ms is not None:
         line.append(f"  {latency_ms:.0f} ms", style="dim")
@@ -54,10 +55,10 @@ def _what(event: Event, kind: str) -> str:
         parts.append(f"[{media_time_text(event.span.start_ms)} to {media_time_text(event.span.end_ms)}]")
     if kind == "SOURCE":
         parts.append(
-            SourceState.Name(event.source_state).removeprefix("SOURCE_STATE_").lower().replace("_", " ")
+            enum_name(SourceState, event.source_state).removeprefix("SOURCE_STATE_").lower().replace("_", " ")
         )
     if event.reason:
-        parts.append(f"({Reason.Name(event.reason).removeprefix('REASON_').lower().replace('_', ' ')})")
+        parts.append(f"({enum_name(Reason, event.reason).removeprefix('REASON_').lower().replace('_', ' ')})")
     if kind == "GAP":
         span = f"{media_time_text(event.gap.from_ms)} to {media_time_text(event.gap.to_ms)}"
         parts.append(f"{event.gap.num_frames} frames not decided, {span}")

@@ -14,6 +14,7 @@ from services.cli.gateway_target import given_gateway, open_client
 from services.cli.local_source import local_source
 from services.cli.options import Directory, Gateway
 from services.local.directory import DIRECTORY
+from services.shared.enum_name import enum_name
 from streamo.v1.frame_pb2 import SourceState
 from streamo.v1.stream_pb2 import StreamStatus
 
@@ -89,7 +90,12 @@ def streams_table(statuses: Sequence[StreamStatus]) -> Table | str:
         pad_edge=False,
     )
     for status in sorted(statuses, key=lambda one: one.stream.stream_id):
-        state = SourceState.Name(status.source_state).removeprefix("SOURCE_STATE_").lower().replace("_", " ")
+        state = (
+            enum_name(SourceState, status.source_state)
+            .removeprefix("SOURCE_STATE_")
+            .lower()
+            .replace("_", " ")
+        )
         counters = status.counters
         table.add_row(
             status.stream.stream_id,

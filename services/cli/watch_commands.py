@@ -10,6 +10,7 @@ from rich.text import Text
 from services.cli.gateway_target import open_client
 from services.cli.options import Directory, Gateway, TaskName
 from services.local.directory import DIRECTORY
+from services.shared.enum_name import enum_name
 from streamo.v1.task_pb2 import Task
 
 app = typer.Typer(
@@ -85,7 +86,7 @@ def list_watches(
         "stream", "watch", "task", "instruction", "sensitivity", "version", box=None, pad_edge=False
     )
     for watch in sorted(watches, key=lambda one: (one.stream_id, one.watch_id)):
-        task = Task.Name(watch.task).removeprefix("TASK_").lower()
+        task = enum_name(Task, watch.task).removeprefix("TASK_").lower()
         sensitivity = f"{watch.sensitivity:g}"
         table.add_row(
             watch.stream_id, watch.watch_id, task, Text(watch.instruction), sensitivity, str(watch.version)
