@@ -1,13 +1,13 @@
 """Changes to `control`, one at a time for each stream, answered once this gateway has read them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from services.gateway.history import History
-from services.shared.control_log import AddedStream, ControlReader, ControlView, ControlWriter
+from services.shared.control_log import AddedStream, Change, ControlReader, ControlView, ControlWriter
 from services.shared.errors import NotFound
 from streamo.v1.control_pb2 import ControlRecord
 
@@ -40,9 +40,13 @@ class ControlDesk:
 
     async def write(self, key: bytes, record: ControlRecord | None) -> int:
         """Returns the record's offset, once this gateway has read it. None takes the key away."""
+        return await self.write_all([(key, record)])
+
+    async def write_all(self, changes: Sequence[Change]) -> int:
+        """As `write`, one right after the other; the last one's offset."""
 
         def write() -> int:
-            offset = self._writer.write(key, record)
+            offset = self._writer.write_all(changes)
             self._reader.wait_for(offset + 1, self._timeout_s)
             return offset
 

@@ -26,12 +26,18 @@ class StreamServicer(StreamServiceServicer):
     ) -> pb.AddStreamResponse:
         stream = checked_stream(request.stream)
         async with self._desk.lock(stream.stream_id):
-            added = (await self._desk.view()).streams.get(stream.stream_id)
+            view = await self._desk.view()
+            added = view.streams.get(stream.stream_id)
             if added is not None:
                 _refuse_other(stream, added.stream)
                 return pb.AddStreamResponse(stream=_public(added.stream))
             stream.added_at_us = self._clock_us()
-            await self._desk.write(stream_key(stream.stream_id), ControlRecord(stream=stream))
+            await self._desk.write_all(
+                [
+                    *((key, None) for key in _belongings(view, stream.stream_id)),
+                    (stream_key(stream.stream_id), ControlRecord(stream=stream)),
+                ]
+            )
         return pb.AddStreamResponse(stream=_public(stream))
 
     async def RemoveStream(
@@ -40,13 +46,11 @@ class StreamServicer(StreamServiceServicer):
         stream_id = check_id("stream_id", request.stream_id)
         async with self._desk.lock(stream_id):
             view = await self._desk.view()
-            known_stream(view, stream_id)
-            keys = [watch_key(stream_id, watch_id) for watch_id in view.watches_of(stream_id)]
-            keys += [epoch_key(stream_id)] if stream_id in view.epochs else []
-            keys += [end_key(stream_id)] if stream_id in view.ended else []
-            # The stream last: until it is gone, a removal that was cut short can be repeated.
-            for key in [*keys, stream_key(stream_id)]:
-                await self._desk.write(key, None)
+            belongings = _belongings(view, stream_id)
+            if not belongings:  # of a removal that was cut short they are left, and it can be repeated
+                known_stream(view, stream_id)
+            # The stream first: its watches end with it, however far a reader has come, and are not removed from it.
+            await self._desk.write_all([(key, None) for key in (stream_key(stream_id), *belongings)])
         return pb.RemoveStreamResponse()
 
     async def ListStreams(
@@ -68,6 +72,14 @@ class StreamServicer(StreamServiceServicer):
             status.media_time_ms = state.media_time_ms
             status.counters.CopyFrom(state.counters)
         return status
+
+
+def _belongings(view: ControlView, stream_id: str) -> list[bytes]:
+    """The keys of what belongs to a stream, or is left of a former one."""
+    keys = [watch_key(stream_id, watch_id) for watch_id in view.watches_of(stream_id)]
+    keys += [epoch_key(stream_id)] if stream_id in view.epochs else []
+    keys += [end_key(stream_id)] if stream_id in view.ended else []
+    return keys
 
 
 def _public(stream: pb.Stream) -> pb.Stream:

@@ -1,7 +1,8 @@
 """The `control` log: every change to streams and watches in one order, and a service's view of it."""
 
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeVar
@@ -20,6 +21,7 @@ from streamo.v1.stream_pb2 import Stream
 from streamo.v1.watch_pb2 import Watch
 
 WatchKey = tuple[str, str]  # stream id, watch id
+Change = tuple[bytes, ControlRecord | None]  # key, record; None takes the key away
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -199,16 +201,30 @@ class ControlWriter:
         self._producer: KafkaProducer | None = producer(settings)
 
     def write(self, key: bytes, record: ControlRecord | None) -> int:
-        """Returns the record's offset; None as record takes the key away.
+        """Returns the record's offset. Raises what `write_all` raises."""
+        return self.write_all([(key, record)])
 
-        Raises Unavailable; whether Kafka has the change is then not known, but it does not come later.
+    def write_all(self, changes: Sequence[Change]) -> int:
+        """In their order, without waiting in between; returns the last one's offset.
+
+        Raises Unavailable; whether Kafka has the changes, all or the first of them, is then not known, but none comes
+        later.
         """
-        value = None if record is None else record.SerializeToString()
         writing = None
         try:
             writing = self._current()
-            sent = writing.send(self._topic, key=key, value=value, partition=0)
-            return int(sent.get(timeout=self._timeout_s).offset)
+            sent = [
+                writing.send(
+                    self._topic,
+                    key=key,
+                    value=None if record is None else record.SerializeToString(),
+                    partition=0,
+                )
+                for key, record in changes
+            ]
+            deadline_s = time.monotonic() + self._timeout_s
+            offsets = [one.get(timeout=max(0.0, deadline_s - time.monotonic())).offset for one in sent]
+            return int(offsets[-1])
         except Exception as error:
             self._give_up(writing)
             raise Unavailable(

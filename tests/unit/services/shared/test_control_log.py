@@ -2,7 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.shared.control_log import ControlView, end_key, epoch_key, stream_key, watch_key
+from services.shared import control_log
+from services.shared.control_log import ControlView, ControlWriter, end_key, epoch_key, stream_key, watch_key
+from services.shared.settings import KafkaSettings
 from streamo.v1.control_pb2 import ControlRecord, EpochBegin, FileEnd
 from streamo.v1.stream_pb2 import Stream
 from streamo.v1.watch_pb2 import Watch
@@ -91,3 +93,30 @@ def test_compaction_never_changes_what_the_log_says(changes):
     for key, (value, offset) in last.items():
         compacted = compacted.after(key, value, offset)
     assert dict(compacted.watches) == dict(whole.watches)
+
+
+class Sent:
+    def __init__(self, offset: int, log: list[str]) -> None:
+        self.offset, self._log = offset, log
+
+    def get(self, timeout: float) -> "Sent":
+        self._log.append(f"waited for {self.offset}")
+        return self
+
+
+class Producer:
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    def send(self, topic: str, key: bytes, value: bytes | None, partition: int) -> Sent:
+        self.log.append(f"sent {key.decode()}")
+        return Sent(len(self.log) - 1, self.log)
+
+
+def test_changes_that_belong_together_are_sent_before_any_is_waited_for(monkeypatch):
+    """So that readers get them together, as far as can be."""
+    made = Producer()
+    monkeypatch.setattr(control_log, "producer", lambda _: made)
+    writer = ControlWriter(KafkaSettings())
+    assert writer.write_all([(stream_key("gate"), None), (watch_key("gate", "cars"), None)]) == 1
+    assert made.log == ["sent stream/gate", "sent watch/gate/cars", "waited for 0", "waited for 1"]
