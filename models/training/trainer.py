@@ -103,9 +103,10 @@ class StreamoTrainer(Trainer):
 
     def get_train_dataloader(self) -> Any:
         loader = super().get_train_dataloader()
-        seed = loader.worker_init_fn
-        # A SIGTERM to the whole group is for the main process, which ends its workers when it has saved.
-        loader.worker_init_fn = partial(_start_worker, seed)
+        # A SIGTERM to the whole group is for the main process, which ends its workers when it has saved. What is set on
+        # accelerate's wrapper does not reach the loader that starts them.
+        of_workers = loader.base_dataloader
+        of_workers.worker_init_fn = partial(_start_worker, of_workers.worker_init_fn)
         return loader
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils.data import get_worker_info
 
 from models.data import sessions
 from models.data.check import class_balanced_weights, frequency_weights
@@ -184,6 +185,23 @@ def test_a_resumed_run_has_the_same_losses(
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
     with pytest.raises(ValueError, match="holds a run already"):
         fine_tune(recipe, family_dir, place, tmp_path / "whole")
+
+
+def test_a_sigterm_to_the_whole_group_is_not_for_the_workers(
+    tmp_path: Path, family_dir: Path, place: FineTuneData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main process is to save at the end of its step, and needs them until then."""
+    torch.set_num_threads(1)
+
+    def struck(*args: object) -> Iterator[np.ndarray]:
+        assert get_worker_info() is not None
+        os.kill(os.getpid(), signal.SIGTERM)
+        return frames_at(*args)  # type: ignore[arg-type]
+
+    frames_at = sessions.frames_at
+    monkeypatch.setattr(sessions, "frames_at", struck)
+    recipe = replace(sft_3b(), **SMALL | {"num_epochs": 2})
+    assert FineTuneRun(recipe, family_dir, place, tmp_path, Devices(use_cpu=True, num_workers=1)).train()
 
 
 def test_a_run_is_resumed_with_what_it_began_with_or_not_at_all(
