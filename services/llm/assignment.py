@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 
 from kafka import ConsumerRebalanceListener, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import OffsetOutOfRangeError
 from kafka.structs import ConsumerGroupMetadata
 
 from services.shared.kafka import member
@@ -23,8 +24,9 @@ WaitIdle = Callable[[int, float], None]
 class Assignment(ConsumerRebalanceListener):
     """Used by one thread only; the listener runs while that thread is inside `poll` or `close`.
 
-    A partition that is assigned stays paused until `start`. The listener does nothing but pause and note, and at a
-    revocation `wait_idle(partition, timeout_s)` lets a transaction end.
+    A partition that is assigned stays paused until `start`, and is paused again where retention has deleted what was
+    to be read of it next. The listener does nothing but pause and note, and at a revocation
+    `wait_idle(partition, timeout_s)` lets a transaction end.
     """
 
     def __init__(self, settings: Settings, wait_idle: WaitIdle) -> None:
@@ -33,6 +35,7 @@ class Assignment(ConsumerRebalanceListener):
         self._wait_idle = wait_idle
         self._assigned: set[int] = set()
         self._released: set[int] = set()
+        self._expired: set[int] = set()
         self._consumer = member(
             settings.kafka, GROUP, self._topic, self, llm.session_timeout_s, llm.max_poll_interval_s
         )
@@ -40,13 +43,26 @@ class Assignment(ConsumerRebalanceListener):
     def poll(self, timeout_ms: int, max_records: int) -> dict[int, list[ConsumerRecord]]:
         """Records by partition, of started partitions only. Returns as soon as there are some."""
         self._unpark()
-        polled = self._consumer.poll(timeout_ms=timeout_ms, max_records=max_records)
+        try:
+            polled = self._consumer.poll(timeout_ms=timeout_ms, max_records=max_records)
+        except OffsetOutOfRangeError as error:
+            # As long as that partition is asked for, every call raises, whatever there is of the others.
+            for found in error.args[0]:
+                self._consumer.pause(found)
+                self._expired.add(found.partition)
+            return {}
         return {found.partition: records for found, records in polled.items()}
 
     def take_released(self) -> set[int]:
         """Partitions that are not owned any more, told once. To be asked before `take_assigned`."""
         released, self._released = self._released, set()
         return released
+
+    def take_expired(self) -> set[int]:
+        """Partitions that are owned and paused, because what was to be read next of them is not kept any more; told
+        once."""
+        expired, self._expired = self._expired, set()
+        return expired
 
     def take_assigned(self) -> set[int]:
         """Partitions that are owned now and paused, told once."""
@@ -100,6 +116,7 @@ class Assignment(ConsumerRebalanceListener):
 
     def _release(self, partition: int) -> None:
         self._assigned.discard(partition)
+        self._expired.discard(partition)
         self._released.add(partition)
 
     def _of(self, partition: int) -> TopicPartition:

@@ -168,6 +168,9 @@ class Replica:
         for number, received in records.items():
             if number in self._partitions:
                 self._partitions[number].receive(received)
+        for number in self._assignment.take_expired():
+            # From what is still kept it goes on with a gap; the other partitions have nothing to do with it.
+            self._take_over_anew(number, "retention has deleted what was to be read next")
         self._hold_back()
 
     def _hold_back(self) -> None:
@@ -227,12 +230,7 @@ class Replica:
         for number, partition in list(self._partitions.items()):
             partition.commit_if_due(group)
             if partition.needs_takeover:
-                log.warning(
-                    "partition %d is taken over anew: a connection was lost during a transaction", number
-                )
-                self._release(number)
-                self._assignment.pause(number)
-                self._take_over(number)
+                self._take_over_anew(number, "a connection was lost during a transaction")
             if partition.commit_busy_s > self._settings.llm.commit_timeout_s:
                 raise Unavailable(
                     f"a commit of partition {number} took over {self._settings.llm.commit_timeout_s:g} s"
@@ -244,6 +242,12 @@ class Replica:
         since_s = self._taken_since_s[number] = time.monotonic()
         takeover = self._executor.submit(self._recover, number, since_s)
         self._taking_over.append((number, since_s, takeover))
+
+    def _take_over_anew(self, number: int, reason: str) -> None:
+        log.warning("partition %d is taken over anew: %s", number, reason)
+        self._release(number)
+        self._assignment.pause(number)
+        self._take_over(number)
 
     def _recover(self, number: int, since_s: float) -> Takeover | None:
         recovery = Recovery(
