@@ -25,12 +25,17 @@ class RoundCheck:
     def check(self, one: RoundInput) -> None:
         if one.frame.ndim != 2:
             raise ValueError(f"frame must be [tokens, values], got {list(one.frame.shape)}")
-        for name, whole in (("grid", one.grid), ("start_ms", (one.start_ms,)), ("end_ms", (one.end_ms,))):
-            if not all(isinstance(number, Integral) for number in whole) or (
-                name == "grid" and len(whole) != 2
-            ):
-                raise ValueError(f"{name} must be of whole numbers, and a grid of two, got {whole}")
+        if len(one.grid) != 2:
+            raise ValueError(f"grid must be rows and columns, got {one.grid}")
         rows, cols = one.grid
+        for name, number in (
+            ("grid", rows),
+            ("grid", cols),
+            ("start_ms", one.start_ms),
+            ("end_ms", one.end_ms),
+        ):
+            if not isinstance(number, Integral):
+                raise ValueError(f"{name} must be of whole numbers, got {number!r}")
         num_tokens = len(one.frame)
         if one.kept is None:
             num_kept = rows * cols

@@ -65,14 +65,17 @@ _ON_DOINGS = Wordings(
     ),
     ("Tell me what {who} {do}.", "Caption each thing that {who} {do}."),
 )
+_FIND_SPANS = (
+    "Find from when to when {clause}.",
+    "Tell me the time when {clause}.",
+    "Find each time when {clause}.",
+)
 _ON_SPAN_OF_ACT = Wordings(
     (
         "When does {infinitive}?",
         "Find the time when {clause}.",
         "From when to when does {infinitive}?",
-        "Find from when to when {clause}.",
-        "Tell me the time when {clause}.",
-        "Find each time when {clause}.",
+        *_FIND_SPANS,
     ),
     ("Find when {clause}.",),
     ("When did {infinitive}?", "Find the time when {past}."),
@@ -82,9 +85,7 @@ _ON_SPAN_OF_STATE = Wordings(
         "When {asked}?",
         "Find the time when {clause}.",
         "From when to when {asked}?",
-        "Find from when to when {clause}.",
-        "Tell me the time when {clause}.",
-        "Find each time when {clause}.",
+        *_FIND_SPANS,
     ),
     ("Find when {clause}.",),
     ("When {was}?",),
