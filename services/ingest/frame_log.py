@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaTimeoutError
+from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.producer.future import FutureRecordMetadata
 from opentelemetry.trace import SpanKind
 
 from services.ingest.delivery_watch import DeliveryWatch
@@ -18,6 +19,7 @@ from services.shared.telemetry import Metrics, Spans, Telemetry
 from services.shared.topics import MAX_RECORD_BYTES, Topics, partition_of
 from streamo.v1.control_pb2 import ControlRecord, EpochBegin, FileEnd
 from streamo.v1.frame_pb2 import (
+    SOURCE_STATE_DISCONNECTED,
     SOURCE_STATE_UNSPECIFIED,
     Frame,
     FrameBatch,
@@ -138,7 +140,7 @@ class StreamLog:
         def on_taken() -> None:
             telemetry.record(Metrics.CAPTURE_MS, max(0.0, time.time_ns() / 1e6 - captured_at_us / 1e3))
 
-        if self._send(record, trace_headers(span), on_taken):
+        if self._send(record, trace_headers(span), on_taken) is not None:
             telemetry.count(Metrics.FRAMES_KEPT)
 
     def write_status(self, state: SourceState, detail: str, retry_in_s: float) -> None:
@@ -150,17 +152,24 @@ class StreamLog:
             return
         if self.epoch is None:
             self.begin_epoch()
-        status = SourceStatus(
-            state=state,
-            detail=detail,
-            at_us=time.time_ns() // 1000,
-            retry_in_ms=round(retry_in_s * 1000),
-            num_kept=self.num_kept,
-        )
-        if self._send(
-            FrameRecord(stream_id=self.stream_id, epoch=self.epoch or 0, status=status), [], lambda: None
-        ):
-            self._told = (state, detail)
+        self._send_status(state, detail, retry_in_s)
+
+    def mark_epoch(self, detail: str, timeout_s: float) -> int | None:
+        """Writes to the epoch just begun that the source is away, and says at which offset of its partition: from
+        there on readers ignore all older epochs, though no frame of this one has come. None where Kafka does not take
+        it in time, or does not say where.
+
+        Repeats what was told last, which is no news to readers; where nothing was, it is told with `detail`.
+        """
+        state, told = self._told
+        if state == SOURCE_STATE_UNSPECIFIED:
+            state, told = SOURCE_STATE_DISCONNECTED, detail
+        sent = self._send_status(state, told, 0.0)
+        try:
+            offset = -1 if sent is None else sent.get(timeout=timeout_s).offset
+        except KafkaError:
+            return None
+        return offset if offset >= 0 else None  # the client has none of a record that it sent twice
 
     def write_end(self) -> None:
         """After the status ENDED has been acknowledged: the file is never read again."""
@@ -180,9 +189,24 @@ class StreamLog:
         with self._acknowledged:
             return self._num_failed > 0
 
+    def _send_status(self, state: SourceState, detail: str, retry_in_s: float) -> FutureRecordMetadata | None:
+        status = SourceStatus(
+            state=state,
+            detail=detail,
+            at_us=time.time_ns() // 1000,
+            retry_in_ms=round(retry_in_s * 1000),
+            num_kept=self.num_kept,
+        )
+        record = FrameRecord(stream_id=self.stream_id, epoch=self.epoch or 0, status=status)
+        sent = self._send(record, [], lambda: None)
+        if sent is not None:
+            self._told = (state, detail)
+        return sent
+
     def _send(
         self, record: FrameRecord, headers: list[tuple[str, bytes]], on_taken: Callable[[], None]
-    ) -> bool:
+    ) -> FutureRecordMetadata | None:
+        """None where the client does not even take it."""
         with self._acknowledged:
             self._in_flight += 1
         self._log.deliveries.sent()
@@ -196,11 +220,11 @@ class StreamLog:
             )
         except KafkaTimeoutError:
             self._on_done(record, failed=True)
-            return False
+            return None
         sent.add_callback(lambda _: on_taken())
         sent.add_callback(lambda _: self._on_done(record, failed=False))
         sent.add_errback(lambda _: self._on_done(record, failed=True))
-        return True
+        return sent
 
     def _on_done(self, record: FrameRecord, failed: bool) -> None:
         if failed and record.HasField("frames"):

@@ -26,18 +26,19 @@ class Tail:
     ended: bool = False
 
 
-def find_tail(settings: KafkaSettings, added: AddedStream, timeout_s: float = 60.0) -> Tail:
-    """Reads back from the end of the partition until a frame of this stream, at most to when it was added.
+def find_tail(settings: KafkaSettings, added: AddedStream, end: int, timeout_s: float = 60.0) -> Tail:
+    """Reads back from offset `end` of the partition until a frame of this stream, at most to when it was added.
 
-    Counts only records of epochs later than the stream's own record: an earlier stream may have had the same
-    id. Raises TimedOut: then nothing is known, and to guess would be to repeat or to lose frames.
+    Counts only what readers count: records of epochs later than the stream's own record (an earlier stream may have
+    had the same id), and of none that a newer one had overtaken by then. Raises TimedOut: then nothing is known, and
+    to guess would be to repeat or to lose frames.
     """
     deadline_s = time.monotonic() + timeout_s
     partition = TopicPartition(
         Topics.of(settings).frames, partition_of(added.stream.stream_id, settings.partitions)
     )
     with reader(settings, [partition]) as consumer:
-        floor, end = _bounds(consumer, partition, added)
+        floor = _floor(consumer, partition, added, end)
         window = _FIRST_WINDOW
         while end > floor:
             start = max(floor, end - window)
@@ -48,12 +49,11 @@ def find_tail(settings: KafkaSettings, added: AddedStream, timeout_s: float = 60
     return Tail()
 
 
-def _bounds(consumer: KafkaConsumer, partition: TopicPartition, added: AddedStream) -> tuple[int, int]:
+def _floor(consumer: KafkaConsumer, partition: TopicPartition, added: AddedStream, end: int) -> int:
     earliest = consumer.beginning_offsets([partition])[partition]
-    end = consumer.end_offsets([partition])[partition]
     added_ms = int(added.stream.added_at_us / 1000 - _CLOCK_SLACK_S * 1000)
     found = consumer.offsets_for_times({partition: max(0, added_ms)})[partition]
-    return max(earliest, end if found is None else found.offset), end
+    return max(earliest, end if found is None else found.offset)
 
 
 def _tail_within(
@@ -65,7 +65,7 @@ def _tail_within(
     deadline_s: float,
 ) -> Tail | None:
     key = added.stream.stream_id.encode()
-    tail = None
+    tail, newest_epoch = None, added.version + 1
     consumer.seek(partition, start)
     while consumer.position(partition) < end:
         if time.monotonic() > deadline_s:
@@ -77,8 +77,9 @@ def _tail_within(
                 read = FrameRecord.FromString(record.value)
             except DecodeError:
                 continue  # whoever decides the frames names it
-            if read.epoch <= added.version:
+            if read.epoch < newest_epoch:
                 continue
+            newest_epoch = read.epoch
             if read.HasField("frames") and read.frames.frames:
                 last_ms = max(frame.media_time_ms for frame in read.frames.frames)
                 tail = Tail(max(last_ms, tail.last_media_time_ms if tail else -1), False)

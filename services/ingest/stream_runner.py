@@ -207,13 +207,18 @@ class StreamRunner:
         """A new epoch of a recording, and where it goes on; None where that could not be found out."""
         resumes = self._was_begun
         self._was_begun = True
-        # First the epoch, then the look: what an older worker may still write after it is ignored by all
-        # readers.
         self._log.begin_epoch()
         if not resumes:
             return Tail()
+        # First the mark, then the look at what lies before it: what an older worker may still write after it is ignored
+        # by all readers.
+        mark = self._log.mark_epoch(
+            "the recording is opened again, to go on after its last kept frame", _DRAIN_TIMEOUT_S
+        )
+        if mark is None:
+            return None
         try:
-            return find_tail(self._kafka_settings, self.added)
+            return find_tail(self._kafka_settings, self.added, mark)
         except TimedOut:
             return None
 

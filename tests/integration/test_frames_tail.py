@@ -4,11 +4,14 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from kafka import TopicPartition
 from support.llm_bench import Bench
 
 from services.ingest.frames_tail import Tail, find_tail
 from services.shared.control_log import AddedStream
+from services.shared.kafka import reader
 from services.shared.settings import KafkaSettings
+from services.shared.topics import partition_of
 from streamo.v1.stream_pb2 import Stream
 
 
@@ -27,4 +30,8 @@ def test_a_record_that_does_not_parse_is_passed_over(bench: Bench) -> None:
     bench.send_raw("gate", b"\xff\xff")
     bench.flush()
     added = AddedStream(Stream(stream_id="gate", added_at_us=time.time_ns() // 1000), version)
-    assert find_tail(bench.settings, added) == Tail(1500)
+    partition = TopicPartition(bench.topics.frames, partition_of("gate", bench.settings.partitions))
+    with reader(bench.settings, [partition]) as consumer:
+        end = consumer.end_offsets([partition])[partition]
+    assert find_tail(bench.settings, added, end) == Tail(1500)
+    assert find_tail(bench.settings, added, end - 2) == Tail(500)

@@ -1,11 +1,14 @@
-"""How a stream's thread ends, with its camera's process and Kafka replaced."""
+"""How a recording is opened again and how a stream's thread ends, with its camera's process and Kafka replaced."""
 
 import random
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
 from models.vlm.frame_size import FrameBudget
+from services.ingest import stream_runner
+from services.ingest.frames_tail import Tail
 from services.ingest.stream_runner import RunEnd, StreamRunner
 from services.shared.control_log import AddedStream
 from services.shared.settings import IngestSettings
@@ -58,3 +61,24 @@ def test_a_recording_that_is_stopped_at_its_end_writes_nothing_more(
     assert runner.join(10.0)
     assert runner.failure is None
     assert log.written == written
+
+
+@pytest.mark.parametrize("mark", [41, None])
+def test_how_far_a_recording_came_is_looked_up_behind_the_mark_of_its_new_epoch(
+    monkeypatch: pytest.MonkeyPatch, mark: int | None
+) -> None:
+    steps: list[object] = []
+    log = SimpleNamespace(
+        begin_epoch=lambda: steps.append("epoch"),
+        mark_epoch=lambda detail, timeout_s: steps.append("mark") or mark,
+        settings=None,
+        telemetry=None,
+    )
+    log.of = lambda added, stopping: log
+    monkeypatch.setattr(stream_runner, "find_tail", lambda *args: steps.append(args[-1]) or Tail(1500))
+    added = AddedStream(Stream(stream_id="gate", source="/videos/a.mp4"), 1)
+    budget = FrameBudget(min_pixels=3136, max_pixels=19600)
+    runner = StreamRunner(added, True, log, IngestSettings(), budget, random.Random(0))
+    # Without a mark nothing is known of what an older worker may still write.
+    assert runner._begin_recording() == (None if mark is None else Tail(1500))
+    assert steps == ["epoch", "mark"] + ([] if mark is None else [mark])

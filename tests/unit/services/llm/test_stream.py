@@ -184,6 +184,22 @@ def test_a_frame_of_an_overtaken_worker_is_nobodys():
     assert gaps(events) == [("DISCONNECTED", 0, 0), ("LOST", 1, 1)]  # the old worker's number, in this test
 
 
+def test_a_status_of_a_newer_epoch_is_enough_to_overtake_a_worker():
+    gate = Gate()
+    gate.watch()
+    gate.frames(SILENCE)
+    old = gate.epoch
+    gate.begin_epoch()
+    gate.status(SourceState.SOURCE_STATE_DISCONNECTED)
+    gate.epoch, new = old, gate.epoch
+    gate.frames(SILENCE)
+    gate.epoch, gate.seq = new, 0
+    gate.frames(SILENCE)
+    assert gaps(gate.finish()) == [("DISCONNECTED", 0, 0)]
+    assert gate.world.state(GATE).watches[0].rounds_decided == 2
+    assert gate.world.telemetry.counts[Metrics.FRAMES_OVERTAKEN[0], ""] == 1
+
+
 def test_an_open_event_ends_with_its_watch_its_stream_or_its_source():
     for act, reason, ended in (
         (lambda gate: gate.world.remove_watch(GATE, "cars"), "WATCH_REMOVED", True),
