@@ -147,7 +147,14 @@ def _split_source(source: str) -> tuple[str, str, str]:
     user, _, secret = userinfo.partition(":")
     host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
     bare = url._replace(netloc=host if port is None else f"{host}:{port}")
-    username, password = unquote(user), unquote(secret)
+    try:
+        username, password = unquote(user, errors="strict"), unquote(secret, errors="strict")
+    except UnicodeDecodeError:
+        # Without its cause, which holds what it could not decode.
+        raise InvalidInput(
+            "stream.source has a user name or password that is not UTF-8 once its %XX are decoded: "
+            "write it in UTF-8, or give stream.username and stream.password"
+        ) from None
     if _CONTROL.search(username + password):
         raise InvalidInput("stream.source has control characters in its user name or password: remove them")
     return bare.geturl(), username, password

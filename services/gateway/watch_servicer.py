@@ -49,6 +49,7 @@ class WatchServicer(WatchServiceServicer):
                         f"watch {watch.watch_id} of stream {watch.stream_id} is there with another task, "
                         "instruction or sensitivity: set `replace`, or choose another watch_id"
                     )
+            self._check_goes_on(view, watch.stream_id)
             await self._write(watch)
         return pb.AddWatchResponse(watch=watch)
 
@@ -125,8 +126,8 @@ class WatchServicer(WatchServiceServicer):
         )
         if view.is_ended(stream_id) and is_decided:
             raise Refused(
-                f"stream {stream_id} is a recording that has ended: no frame is left to answer from; "
-                "ask while it is read, or remove the stream and add it again"
+                f"stream {stream_id} is a recording that has ended: no frame is left to decide at; "
+                "remove the stream and add it again, and it is read from its beginning"
             )
 
     async def _write(self, watch: pb.Watch) -> None:

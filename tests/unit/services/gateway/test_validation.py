@@ -85,6 +85,7 @@ def test_what_the_system_sets_is_not_taken_from_the_user() -> None:
         ({"source": "file://elsewhere/a.mp4"}, "stream.source"),
         ({"source": "file://"}, "stream.source"),
         ({"source": "rtsp:///x"}, "stream.source"),
+        ({"source": f"rtsp://ann:{SECRET}%FF@cam/x"}, "stream.source .* UTF-8"),
         ({"source": "rtsp://cam:port/x"}, "stream.source"),
         ({"source": "rtsp://cam:99999/x"}, "stream.source"),
         ({"source": f"rtsp://ann:{SECRET}/x@cam/main"}, "stream.source"),

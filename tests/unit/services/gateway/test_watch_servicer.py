@@ -1,4 +1,4 @@
-"""One question, one answer; and at once none where there will be none."""
+"""What is asked of a stream, once or from now on; and at once a refusal where no frame is left."""
 
 import asyncio
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from support.one_partition_log import OnePartitionLog
 from services.gateway.resume_token import TokenIssuer
 from services.gateway.subscription import Subscriptions
 from services.gateway.watch_servicer import WatchServicer
-from services.shared.control_log import ControlView, end_key, stream_key
+from services.shared.control_log import ControlView, end_key, stream_key, watch_key
 from services.shared.errors import Refused
 from services.shared.settings import GatewaySettings, TelemetrySettings
 from services.shared.telemetry import Telemetry
@@ -19,7 +19,8 @@ from streamo.v1.event_pb2 import Event, EventKind
 from streamo.v1.frame_pb2 import SourceState
 from streamo.v1.state_pb2 import StreamState
 from streamo.v1.stream_pb2 import Stream
-from streamo.v1.watch_pb2 import AskRequest, AskResponse
+from streamo.v1.task_pb2 import Task
+from streamo.v1.watch_pb2 import AddWatchRequest, AddWatchResponse, AskRequest, AskResponse, Watch
 
 CLIP = "clip"
 VERSION = 4  # of the stream that there is now
@@ -48,11 +49,17 @@ class Desk:
         return 9
 
     def ask(self) -> AskResponse:
+        context = SimpleNamespace(time_remaining=lambda: None)
+        return asyncio.run(self._servicer().Ask(AskRequest(stream_id=CLIP, question="How many?"), context))
+
+    def add_watch(self, watch: Watch, replace: bool = False) -> AddWatchResponse:
+        request = AddWatchRequest(watch=watch, replace=replace)
+        return asyncio.run(self._servicer().AddWatch(request, SimpleNamespace()))
+
+    def _servicer(self) -> WatchServicer:
         telemetry = Telemetry("gateway", TelemetrySettings())
         subscriptions = Subscriptions(self._log, TokenIssuer("c", "events", 1), GatewaySettings(), telemetry)
-        servicer = WatchServicer(self, subscriptions, lambda: 0)
-        context = SimpleNamespace(time_remaining=lambda: None)
-        return asyncio.run(servicer.Ask(AskRequest(stream_id=CLIP, question="How many?"), context))
+        return WatchServicer(self, subscriptions, lambda: 0)
 
 
 def control(end_of: int | None) -> ControlView:
@@ -65,6 +72,10 @@ def control(end_of: int | None) -> ControlView:
     return view.after(end_key(CLIP), end, VERSION + 1)
 
 
+def watch(instruction: str = "Tell me when a car is parked.") -> Watch:
+    return Watch(stream_id=CLIP, watch_id="cars", task=Task.TASK_EVENT, instruction=instruction)
+
+
 def state(source_state: int, version: int = VERSION) -> StreamState:
     return StreamState(stream_id=CLIP, stream_version=version, source_state=source_state)
 
@@ -73,6 +84,19 @@ def test_a_question_to_a_recording_that_has_ended_is_refused_at_once():
     desk = Desk(control(end_of=VERSION), [state(ENDED)])
     with pytest.raises(Refused, match="stream clip is a recording that has ended"):
         desk.ask()
+    assert desk.num_written == 0
+
+
+def test_a_watch_on_a_recording_that_has_ended_is_refused_at_once_and_one_that_was_there_stays():
+    ended = control(end_of=VERSION)
+    desk = Desk(ended, [state(ENDED)])
+    with pytest.raises(Refused, match="stream clip is a recording that has ended"):
+        desk.add_watch(watch())
+    there = ControlRecord(watch=watch()).SerializeToString()
+    desk = Desk(ended.after(watch_key(CLIP, "cars"), there, VERSION + 2), [state(ENDED)])
+    assert desk.add_watch(watch()).watch.version == VERSION + 2
+    with pytest.raises(Refused, match="stream clip is a recording that has ended"):
+        desk.add_watch(watch("Tell me when a car drives away."), replace=True)
     assert desk.num_written == 0
 
 
@@ -89,8 +113,9 @@ def test_a_question_to_a_recording_that_has_ended_is_refused_at_once():
         (control(end_of=VERSION), [state(ENDED, VERSION - 1)]),
     ],
 )
-def test_a_question_that_frames_are_still_to_come_for_is_asked(view, states):
+def test_what_frames_are_still_to_come_for_is_asked(view, states):
     assert Desk(view, states).ask().answer.text == "Two."
+    assert Desk(view, states).add_watch(watch()).watch.version == 9
 
 
 def test_an_end_for_a_reason_that_this_version_does_not_know_is_told_by_its_number():
