@@ -92,7 +92,7 @@ test-slow: $(READY) ## The tests that take minutes each
 	@$(BIN)/python -m pytest -m slow
 
 .PHONY: bench-engine
-bench-engine: $(READY) ## Measure the engine, and write docs/benchmarks/engine.md (a quarter of an hour on two quiet cores)
+bench-engine: $(READY) ## Measure the engine, and write docs/benchmarks/engine.md (ten minutes on two quiet cores)
 	@$(BIN)/python -m tests.bench.engine_bench
 
 .PHONY: scaling-plan

@@ -3,7 +3,7 @@
     python -m tests.bench.engine_bench [--quick] [--output docs/benchmarks]
     python -m tests.bench.engine_bench --report-only    (write the report again from engine.json)
 
-A quarter of an hour on two quiet cores. `--quick` takes a minute or two and says nothing worth keeping.
+Ten minutes on two quiet cores. `--quick` takes a minute or two and says nothing worth keeping.
 """
 
 from __future__ import annotations
