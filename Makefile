@@ -187,5 +187,5 @@ train-tiny: $(READY) ## Train the embedded model from nothing on the simulated p
 
 .PHONY: clean
 clean: ## Remove what was built or recorded here: .streamo, build, caches; not .venv*, nor .cache
-	@if test -x $(BIN)/streamo; then $(BIN)/streamo down; fi
+	@if test -x $(BIN)/streamo; then $(BIN)/streamo down; $(BIN)/streamo down --directory .streamo/demo; fi
 	@rm -rf .streamo build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

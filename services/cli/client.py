@@ -230,7 +230,9 @@ class Client:
                 may_be_done |= code in _NO_ANSWER
                 self.leave(target)
         if code in _NO_ANSWER:
-            text = f"no gateway at {', '.join(self._addresses)} answers: {text}"
+            is_late = code == grpc.StatusCode.DEADLINE_EXCEEDED
+            why = f"answered within {timeout_s or self._timeout_s:g} s" if is_late else f"can answer: {text}"
+            text = f"no gateway at {', '.join(self._addresses)} {why}"
         raise ClientError(code, text)
 
     def _remove(self, method: Method[Any], request: Any) -> None:

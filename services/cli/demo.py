@@ -4,7 +4,7 @@ import shutil
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,11 @@ from streamo.v1.task_pb2 import Task
 _METRIC_PERIOD_S = 2.0
 # How long after the end the last frames may take until they are decided and told.
 _DRAIN_S = 8.0
+_UNPLAYABLE = (
+    SourceState.SOURCE_STATE_UNSUPPORTED,
+    SourceState.SOURCE_STATE_NOT_FOUND,
+    SourceState.SOURCE_STATE_AUTH_FAILED,
+)
 _TOLD_KINDS = (EventKind.EVENT_KIND_CLOSE, EventKind.EVENT_KIND_ANSWER)
 
 
@@ -89,6 +94,9 @@ class Demo:
             self._watches = (DemoWatch("video", "mine", task, instruction),)
         self._received: list[Received] = []
         self._ended = threading.Event()  # the user's video is over, or cannot be played
+        self.has_failed = (
+            False  # it ended for that, or since nothing could be heard any more; said when it happened
+        )
 
     def run(self) -> DemoSummary:
         """Raises ServiceError or ClientError where something cannot be started or added."""
@@ -158,6 +166,7 @@ class Demo:
                         self._receive(message.event)
             except ClientError as error:
                 self._console.print(f"the subscription broke off: {error}", style="red", markup=False)
+                self.has_failed = True
                 self._ended.set()
 
         threading.Thread(target=follow, name="demo-follow", daemon=True).start()
@@ -169,19 +178,14 @@ class Demo:
         self._received.append(Received(event, latency_ms))
         shown = latency_ms if event.kind in (*_TOLD_KINDS, EventKind.EVENT_KIND_OPEN) else None
         self._console.print(event_line(event, shown), soft_wrap=True)
-        if self._source and event.source_state in (
-            SourceState.SOURCE_STATE_ENDED,
-            SourceState.SOURCE_STATE_UNSUPPORTED,
-            SourceState.SOURCE_STATE_NOT_FOUND,
-            SourceState.SOURCE_STATE_AUTH_FAILED,
-        ):
+        if self._source and event.source_state in (SourceState.SOURCE_STATE_ENDED, *_UNPLAYABLE):
+            self.has_failed |= event.source_state in _UNPLAYABLE
             self._ended.set()
 
     def _wait(self) -> None:
-        try:
+        with suppress(KeyboardInterrupt):
             self._ended.wait(self._duration_s)
-        except KeyboardInterrupt:
-            self._console.print("\nStopping …")
+        self._console.print("\nStopping …")
 
     def _drain(self, client: Client, streams: dict[str, Stream]) -> None:
         """Waits until what was captured by now has been decided; a stream that stands still is not waited for."""

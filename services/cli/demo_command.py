@@ -1,6 +1,7 @@
 """`streamo demo`."""
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -30,7 +31,10 @@ def demo(
     task: Annotated[
         TaskName | None, typer.Option(help="Else qa for a question, narration for the rest.")
     ] = None,
-    summary: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the summary as JSON.")] = None,
+    summary: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, writable=True, help="Write the summary as JSON."),
+    ] = None,
 ) -> None:
     """Start everything, watch two simulated cameras, print what is told, stop everything, sum up.
 
@@ -46,6 +50,10 @@ def demo(
 
     if not source and (ask or task):
         raise InvalidInput("--ask and --task are for a video of your own: give it with --source")
+    if summary is not None:  # before the run, which is for nothing where it cannot be written
+        summary.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(summary.parent, os.W_OK):
+            raise InvalidInput(f"--summary {summary}: nothing can be written in {summary.parent}")
     signal.signal(signal.SIGTERM, interrupt)
     console = Console()
     demo = Demo(
@@ -59,7 +67,6 @@ def demo(
     result = demo.run()
     result.print_to(console)
     if summary is not None:
-        summary.parent.mkdir(parents=True, exist_ok=True)
         written = {
             "written_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "duration_s": duration,
@@ -67,3 +74,5 @@ def demo(
         }
         summary.write_text(json.dumps(written, indent=2) + "\n")
         console.print(f"Written to {summary}.", markup=False)
+    if demo.has_failed:
+        raise typer.Exit(1)

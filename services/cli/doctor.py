@@ -113,12 +113,20 @@ class Doctor:
     def _model(self) -> Finding:
         path = self._settings.model.path
         mend = "set STREAMO_MODEL__PATH to a checkpoint's directory, or train one: `make train-tiny`"
-        needed = ("config.json", "model.safetensors", "tokenizer.json")
+        needed = ("config.json", "tokenizer.json", "preprocessor_config.json")
         missing = [name for name in needed if not os.access(path / name, os.R_OK)]
-        if missing and not list(path.glob("*.safetensors")):
+        weights = list(path.glob("*.safetensors"))
+        if not weights:
+            missing.append("*.safetensors")
+        if missing:
             return Finding("model", False, f"{path} lacks {', '.join(missing)}", mend)
+        if not os.access(path / "streamo.json", os.R_OK):
+            mend = "prepare it: `streamo model prepare`, and tune it (docs/training.md)"
+            return Finding(
+                "model", False, f"{path} lacks streamo.json: it was not prepared for streams", mend
+            )
         architecture = ", ".join(json.loads((path / "config.json").read_text()).get("architectures", []))
-        size_mb = sum(file.stat().st_size for file in path.glob("*.safetensors")) / 1e6
+        size_mb = sum(file.stat().st_size for file in weights) / 1e6
         return Finding("model", True, f"{architecture}, {size_mb:.0f} MB in {path}")
 
     def _port(self) -> Finding:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from services.cli.client import ClientError, EventStream, Start
 from services.cli.event_line import event_line
-from services.cli.gateway_target import open_client
+from services.cli.gateway_target import given_gateway, open_client
 from services.cli.kept_token import KeptToken
 from services.cli.options import Directory, Gateway, TaskName
 from services.local.directory import DIRECTORY
@@ -87,8 +87,9 @@ def tail(
         streamo tail --json | jq .event.text
     """
     streams, watches, tasks = stream or [], watch or [], task or []
+    is_elsewhere = bool(given_gateway(gateway))
     with open_client(gateway, directory) as client:
-        kept = KeptToken(directory, client.addresses, streams, watches, tasks)
+        kept = KeptToken(directory, client.addresses if is_elsewhere else [], streams, watches, tasks)
         start: Start = from_.value if from_ is not None else (kept.read() or "now")
         subscription = client.subscribe(streams, watches, [one.value_in_protocol for one in tasks], start)
         with subscription:
@@ -107,12 +108,13 @@ def tail(
 
 def _follow(subscription: EventStream, kept: KeptToken, as_json: bool, count: int) -> None:
     console = Console()
+    began_us = time.time() * 1e6
     left = count
     for message in subscription:
         if as_json:
             print(_json(message), flush=True)
         elif message.HasField("event"):
-            console.print(event_line(message.event, _latency_ms(message.event)), soft_wrap=True)
+            console.print(event_line(message.event, _latency_ms(message.event, began_us)), soft_wrap=True)
         # After it was printed: what was not seen is told again.
         kept.write(message.resume_token)
         if message.HasField("event"):
@@ -121,9 +123,10 @@ def _follow(subscription: EventStream, kept: KeptToken, as_json: bool, count: in
                 return
 
 
-def _latency_ms(event: Event) -> float | None:
+def _latency_ms(event: Event, began_us: float) -> float | None:
+    """Of what was captured since `began_us`: what is older was not told late, but asked for late."""
     captured_at_us = event.stamps.captured_at_us
-    return time.time() * 1000 - captured_at_us / 1000 if captured_at_us else None
+    return time.time() * 1000 - captured_at_us / 1000 if captured_at_us > began_us else None
 
 
 def _json(message: Event | SubscribeResponse) -> str:

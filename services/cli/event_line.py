@@ -20,13 +20,13 @@ _STYLES = {
 
 
 def event_line(event: Event, latency_ms: float | None = None) -> Text:
-    """Media time, stream, task, phase, text and latency from the frame's capture, in fixed columns."""
+    """Media time, stream, task, phase, text and latency from the frame's capture, in columns unless a name is long."""
     kind = enum_name(EventKind, event.kind).removeprefix("EVENT_KIND_")
     task = enum_name(Task, event.task).removeprefix("TASK_").lower() if event.task else ""
     line = Text()
     line.append(f"{_media_time(event):>9}  ", style="cyan")
-    line.append(f"{event.stream_id:<10.10} ", style="blue")
-    line.append(f"{event.watch_id:<12.12} {task:<9} ")
+    line.append(f"{event.stream_id:<10} ", style="blue")
+    line.append(f"{event.watch_id:<12} {task:<9} ")
     line.append(f"{kind:<7} ", style=_STYLES.get(kind, ""))
     line.append(_what(event, kind))
     if latency_ms is not None:

@@ -6,10 +6,12 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
+from services.shared.errors import Unavailable
+
 
 class KeptToken:
-    """The resume token of the last tail with one filter at the same gateways, in whatever order they were named. Many
-    processes may share it."""
+    """The resume token of the last tail with one filter at the same gateways, in whatever order they were named; of
+    the stack of `directory`, whose port may change, none are named. Many processes may share it."""
 
     def __init__(
         self,
@@ -28,10 +30,16 @@ class KeptToken:
         return self._path.read_bytes() if self._path.exists() else b""
 
     def write(self, token: bytes) -> None:
-        """Whole or not at all."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(
-            dir=self._path.parent, prefix=f"{self._path.stem}-", suffix=".tmp", delete=False
-        ) as staged:
-            staged.write(token)
-        os.replace(staged.name, self._path)
+        """Whole or not at all. Raises Unavailable where the directory cannot be written to."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with NamedTemporaryFile(
+                dir=self._path.parent, prefix=f"{self._path.stem}-", suffix=".tmp", delete=False
+            ) as staged:
+                staged.write(token)
+            os.replace(staged.name, self._path)
+        except OSError as error:
+            raise Unavailable(
+                f"how far it was told cannot be kept in {self._path.parent}: {error.strerror}; "
+                "name a directory that can be written to with --directory"
+            ) from error

@@ -74,6 +74,16 @@ def main() -> None:
     except (ServiceError, ClientError) as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        where = f" {error.filename}:" if error.filename is not None else ""
+        print(f"Error:{where} {error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
+    except UnicodeEncodeError as error:
+        print(
+            f"Error: {error.object!r} is not UTF-8: write it in UTF-8, or give the file another name",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in ("models", "services", "streamo"):
             raise

@@ -11,11 +11,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from services.cli.client import Client, ClientError
 from services.cli.doctor import Doctor
+from services.cli.folded_table import folded_table, print_folded
 from services.cli.gateway_target import load_settings
 from services.cli.options import Directory
 from services.cli.start_progress import StartProgress
@@ -54,6 +54,7 @@ def up(
 
     console = Console()
     progress = StartProgress(console)
+    settings = load_settings()
     if detach:
         with progress:
             state = start_detached(directory, progress)
@@ -61,7 +62,7 @@ def up(
         console.print(_NEXT_STEPS.format(streamo=_streamo()), soft_wrap=True)
         return
     signal.signal(signal.SIGTERM, interrupt)
-    stack = LocalStack(directory, load_settings(), progress)
+    stack = LocalStack(directory, settings, progress)
     try:
         with progress:
             stack.up()
@@ -98,12 +99,12 @@ def status(directory: Directory = DIRECTORY) -> None:
             + (f" The last one failed: {state.failure}" if state and state.failure else "")
         )
         raise typer.Exit(1)
-    parts = Table("part", "state", "process", box=None, pad_edge=False)
+    parts = folded_table("part", "state", "process")
     alive = {record.name: record.pid for record in state.processes if record.process() is not None}
     for name, (phase, detail) in state.parts.items():
         told = phase if phase != "ready" or name in alive else "restarting"
         parts.add_row(name, Text(f"{told} {detail}".strip()), str(alive.get(name, "")))
-    console.print(parts)
+    print_folded(parts)
     console.print(
         f"\nThe stack is {state.state}; its gateway is at {state.gateway}; logs are in {directory}.\n",
         markup=False,
@@ -113,7 +114,7 @@ def status(directory: Directory = DIRECTORY) -> None:
 
         try:
             with Client(state.gateway, settings=load_settings().client) as client:
-                console.print(streams_table(client.list_streams()))
+                print_folded(streams_table(client.list_streams()))
         except ClientError as error:
             console.print(f"The gateway does not tell its streams: {error}", markup=False)
 
@@ -156,6 +157,8 @@ def simulate(
 
         streamo simulate gate=7 -- --fault gate=stall:50  fail on purpose; all options: python -m services.camera --help
     """
+    import services.camera.picture_source  # noqa: F401  what is not installed is told by `main`, which ends with `exec`
+
     first_option = next((index for index, word in enumerate(cameras) if word.startswith("-")), len(cameras))
     names, further = cameras[:first_option], cameras[first_option:]
     command = ["--port", str(port), "--fps", str(fps), *further, "--streams", *names]

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from services.cli.event_line import media_time_text
+from services.cli.folded_table import folded_table, print_folded
 from services.cli.gateway_target import given_gateway, open_client
 from services.cli.local_source import local_source
 from services.cli.options import Directory, Gateway
@@ -71,24 +71,13 @@ def remove(
 def list_streams(gateway: Gateway = "", directory: Directory = DIRECTORY) -> None:
     """List the streams, what their sources are doing and how far they are decided."""
     with open_client(gateway, directory) as client:
-        Console().print(streams_table(client.list_streams()))
+        print_folded(streams_table(client.list_streams()))
 
 
 def streams_table(statuses: Sequence[StreamStatus]) -> Table | str:
     if not statuses:
         return "No streams yet. Add one: streamo stream add --help"
-    table = Table(
-        "stream",
-        "source",
-        "state",
-        "decided to",
-        "kept",
-        "rounds",
-        "skipped",
-        "watches",
-        box=None,
-        pad_edge=False,
-    )
+    table = folded_table("stream", "source", "state", "decided to", "kept", "rounds", "skipped", "watches")
     for status in sorted(statuses, key=lambda one: one.stream.stream_id):
         state = (
             enum_name(SourceState, status.source_state)

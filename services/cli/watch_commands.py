@@ -3,10 +3,9 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from services.cli.folded_table import folded_table, print_folded
 from services.cli.gateway_target import open_client
 from services.cli.options import Directory, Gateway, TaskName
 from services.local.directory import DIRECTORY
@@ -82,13 +81,11 @@ def list_watches(
     if not watches:
         print("No watches yet. Add one: streamo watch add --help")
         return
-    table = Table(
-        "stream", "watch", "task", "instruction", "sensitivity", "version", box=None, pad_edge=False
-    )
+    table = folded_table("stream", "watch", "task", "instruction", "sensitivity", "version")
     for watch in sorted(watches, key=lambda one: (one.stream_id, one.watch_id)):
         task = enum_name(Task, watch.task).removeprefix("TASK_").lower()
         sensitivity = f"{watch.sensitivity:g}"
         table.add_row(
             watch.stream_id, watch.watch_id, task, Text(watch.instruction), sensitivity, str(watch.version)
         )
-    Console().print(table)
+    print_folded(table)

@@ -41,7 +41,8 @@ SERVICES = tuple(
 )
 
 _NUM_HISTORY_READERS = 4
-_HISTORY_TIMEOUT_S = 10.0
+# Below the time that clients give a call, so that they hear what it was that did not answer.
+_HISTORY_TIMEOUT_S = 8.0
 _UNARY_DEADLINE_S = 30.0
 _ASK_DEADLINE_S = MAX_ASK_S + _UNARY_DEADLINE_S
 # Calls besides subscriptions.

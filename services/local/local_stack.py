@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -197,24 +197,36 @@ class LocalStack(AbstractContextManager["LocalStack"]):
     def _shut_down(self, failure: str) -> None:
         if self._held is None:
             return
-        self._save(state="stopping")
-        self._stop_parts()
-        self._stop_parts()  # what a starting thread had brought up meanwhile
-        if failure:
-            self._save(state="failed", failure=failure, processes=())
-        else:
-            self._file.remove()
-        self._held.close()
-        self._held = None
+        try:
+            with suppress(OSError):  # on a full disk, say
+                self._save(state="stopping")
+            self._stop_parts()
+        finally:
+            self._stop_parts()  # what a starting thread had brought up meanwhile
+            with suppress(OSError):
+                if failure:
+                    self._save(state="failed", failure=failure, processes=())
+                else:
+                    self._file.remove()
+            self._held.close()
+            self._held = None
 
     def _stop_parts(self) -> None:
-        """Readers before what they read from, each group at once."""
+        """Readers before what they read from, each group at once. Every part is stopped, whatever comes in between,
+        another Ctrl-C or a part that does not stop; the first such thing is raised at the end.
+        """
         self._stopping.set()
+        first: BaseException | None = None
         for group in (("cameras", "gateway", "ingest", "model"), ("kafka", "redis")):
             parts = [self._parts[name] for name in group if name in self._parts]
-            with ThreadPoolExecutor(len(parts), thread_name_prefix="stop") as pool:
-                for stopped in [pool.submit(part.stop) for part in parts]:
-                    stopped.result()
+            try:
+                with ThreadPoolExecutor(len(parts), thread_name_prefix="stop") as pool:
+                    for stopped in [pool.submit(part.stop) for part in parts]:
+                        stopped.result()
+            except BaseException as error:
+                first = first or error
+        if first is not None:
+            raise first
 
     def _hold_directory(self) -> None:
         """The lock on the directory ends with this process, however it ends."""

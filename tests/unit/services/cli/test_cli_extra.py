@@ -19,10 +19,10 @@ main()
 """
 
 
-def streamo(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def streamo(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("STREAMO_")}
     return subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments, "--directory", str(directory)],
+        [sys.executable, "-c", SCRIPT, *arguments],
         env=environment,
         capture_output=True,
         text=True,
@@ -31,8 +31,8 @@ def streamo(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 
 def test_it_speaks_to_a_gateway_elsewhere(gateway: ScriptedGateway, tmp_path: Path) -> None:
-    target = ("--gateway", gateway.address)
-    added = streamo(tmp_path, "stream", "add", "gate", "rtsp://192.0.2.1/gate", *target)
+    target = ("--gateway", gateway.address, "--directory", str(tmp_path))
+    added = streamo("stream", "add", "gate", "rtsp://192.0.2.1/gate", *target)
     assert (added.returncode, added.stdout) == (0, "Stream gate is added.\n"), added.stderr
     assert [stream.source for stream in gateway.added] == ["rtsp://192.0.2.1/gate"]
 
@@ -40,12 +40,17 @@ def test_it_speaks_to_a_gateway_elsewhere(gateway: ScriptedGateway, tmp_path: Pa
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (["stream", "list"], "Error: no gateway: name one with --gateway or STREAMO_GATEWAY"),
-        (["up"], "Error: this command needs psutil, which is not installed"),
+        (
+            ["stream", "list", "--directory", "{directory}"],
+            "Error: no gateway: name one with --gateway or STREAMO_GATEWAY",
+        ),
+        (["up", "--directory", "{directory}"], "Error: this command needs psutil, which is not installed"),
+        (["simulate", "gate=7"], "Error: this command needs av, which is not installed"),
     ],
+    ids=["no gateway", "up", "simulate"],
 )
 def test_what_it_cannot_do_is_told_in_one_line(command: list[str], said: str, tmp_path: Path) -> None:
-    done = streamo(tmp_path, *command)
+    done = streamo(*(word.replace("{directory}", str(tmp_path)) for word in command))
     assert done.returncode == 1
     assert done.stderr.startswith(said)
     assert done.stderr.count("\n") == 1

@@ -16,3 +16,8 @@ def test_a_closed_event_is_told_with_its_text() -> None:
     )
     line = event_line(event).plain
     assert "CLOSE" in line and "a car left" in line
+
+
+def test_long_names_are_told_whole() -> None:
+    line = event_line(Event(stream_id="warehouse-north-entrance", watch_id="people-without-helmets")).plain
+    assert "warehouse-north-entrance people-without-helmets " in line

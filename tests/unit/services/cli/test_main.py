@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from services.cli.doctor import Doctor
 from services.cli.gateway_target import gateway_targets
 from services.cli.main import app, main
 from services.local import detached
@@ -15,6 +16,7 @@ from services.local.ports import free_ports
 from services.local.process_record import ProcessRecord
 from services.local.stack_file import StackState
 from services.shared.errors import Unavailable
+from services.shared.settings import ModelSettings, Settings
 
 COMMANDS = [
     ["up"],
@@ -160,3 +162,77 @@ def test_up_without_a_checkpoint_is_told_before_anything_starts(
     assert "no model checkpoint" in state["failure"]
     status = CliRunner().invoke(app, ["status", "--directory", str(directory)])
     assert "no model checkpoint" in status.output
+
+
+def test_up_detached_is_not_disturbed_by_the_gateway_that_other_commands_go_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str | None] = []
+
+    def start_detached(directory: Path, on_change: object) -> StackState:
+        seen.append(os.environ.get("STREAMO_GATEWAY"))  # what the supervising process would be given
+        return StackState(
+            supervisor=ProcessRecord.of("supervisor", os.getpid()), state="ready", gateway="a:1"
+        )
+
+    monkeypatch.setattr(detached, "start_detached", start_detached)
+    monkeypatch.setenv("STREAMO_GATEWAY", "elsewhere:1")
+    assert CliRunner().invoke(app, ["up", "--detach"], catch_exceptions=False).exit_code == 0
+    assert seen == [None]
+
+
+def test_a_setting_that_is_wrong_is_told_before_a_process_is_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(detached, "start_detached", lambda *args: pytest.fail("started"))
+    monkeypatch.setenv("STREAMO_NONSENSE", "1")
+    assert run_main("up", "--detach", monkeypatch=monkeypatch) == 1
+    assert "STREAMO_NONSENSE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["down", "--directory", "{file}"], "Error: {file}/stack.json: Not a directory"),
+        (
+            ["stream", "add", "a", "{file}/v.mp4", "--directory", "{file}"],
+            "SOURCE {file}/v.mp4: there is no such",
+        ),
+        (
+            ["stream", "add", "a", "~nobody-of-this-name.mp4"],
+            "SOURCE ~nobody-of-this-name.mp4: there is no such",
+        ),
+        (["ask", "a", "caf\udce9?", "--gateway", "127.0.0.1:1"], "Error: 'caf\\udce9?' is not UTF-8"),
+        (["demo", "--summary", "{file}/s.json"], "Error: {file}: File exists"),
+    ],
+    ids=["directory", "source", "tilde", "not UTF-8", "summary"],
+)
+def test_what_the_system_refuses_is_told_in_one_line(
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("STREAMO_GATEWAY", raising=False)
+    file = tmp_path / "file"
+    file.touch()
+    given = [argument.replace("{file}", str(file)) for argument in arguments]
+    assert run_main(*given, monkeypatch=monkeypatch) == 1
+    error = capsys.readouterr().err
+    assert said.replace("{file}", str(file)) in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "missing",
+    ["config.json", "tokenizer.json", "preprocessor_config.json", "streamo.json", "model.safetensors"],
+)
+def test_doctor_passes_no_checkpoint_that_cannot_be_served(tmp_path: Path, missing: str) -> None:
+    for file in Settings().model.path.iterdir():
+        if file.name != missing:
+            (tmp_path / file.name).symlink_to(file.resolve())
+    settings = Settings(model=ModelSettings(path=tmp_path))
+    model = next(finding for finding in Doctor(settings, tmp_path).findings() if finding.name == "model")
+    assert not model.is_well
+    assert missing.replace("model.safetensors", "*.safetensors") in model.found

@@ -10,6 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from services.cli import watch_commands
+from services.cli.folded_table import print_folded
 from services.cli.main import app
 from services.cli.start_progress import StartProgress
 from services.cli.stream_commands import streams_table
@@ -83,3 +84,20 @@ def test_tasks_of_results_are_shown_as_they_are(text: str, tmp_path: Path) -> No
         app, ["eval", "streaming-bench", "--score", str(results)], catch_exceptions=False
     )
     assert text in done.output
+
+
+def test_long_names_are_listed_whole_in_a_pipe_and_in_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    name, detail = "warehouse-north-entrance", "credentials were refused by the camera " * 3
+    status = StreamStatus(
+        stream=Stream(stream_id=name, source="rtsp://192.0.2.17/main"), source_detail=detail
+    )
+    print_folded(streams_table([status]))
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line.startswith(f"{name} ") and "rtsp://192.0.2.17/main" in line and detail.strip() in line
+    Console(width=80).print(streams_table([status]))
+    narrow = capsys.readouterr().out
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert "…" not in narrow

@@ -1,6 +1,7 @@
 """`streamo tail` and the token that it keeps, against a real gRPC server that follows a script."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from typer.testing import CliRunner
 from services.cli.client import ClientError
 from services.cli.kept_token import KeptToken
 from services.cli.main import app
+from services.local.process_record import ProcessRecord
+from services.local.stack_file import StackFile, StackState
+from services.shared.errors import Unavailable
 
 Tail = Callable[..., None]
 
@@ -79,3 +83,48 @@ def test_a_kept_token_that_is_no_good_is_told_with_the_way_out(
         tail(gateway)
     tail(gateway, "--from", "earliest", "--count", "1")
     assert gateway.requests[2].earliest
+
+
+def test_the_local_stack_is_gone_on_with_though_its_port_has_changed(
+    make_gateway: Callable[[], ScriptedGateway], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STREAMO_GATEWAY", raising=False)
+    before, after = make_gateway(), make_gateway()
+    before.scripts, after.scripts = [[event(1)]], [[event(2)]]
+    for gateway in (before, after):
+        supervisor = ProcessRecord.of("supervisor", os.getpid())
+        StackFile(tmp_path).write(StackState(supervisor=supervisor, state="ready", gateway=gateway.address))
+        CliRunner().invoke(
+            app, ["tail", "--count", "1", "--directory", str(tmp_path)], catch_exceptions=False
+        )
+    assert before.requests[0].now
+    assert after.requests[0].resume_token == b"a1"
+
+
+def test_a_place_that_cannot_be_kept_is_told_with_the_way_out(
+    gateway: ScriptedGateway, tmp_path: Path
+) -> None:
+    gateway.scripts = [[event(1)]]
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(Unavailable, match=r"cannot be kept in .*file/there: Not a directory; .*--directory"):
+        CliRunner().invoke(
+            app,
+            ["tail", "--gateway", gateway.address, "--directory", str(file / "there")],
+            catch_exceptions=False,
+        )
+
+
+def test_only_what_was_captured_since_it_began_is_told_with_its_latency(
+    gateway: ScriptedGateway, tmp_path: Path
+) -> None:
+    now_us = time.time_ns() // 1000
+    old, new = event(1), event(2)
+    old.event.stamps.captured_at_us = now_us - 3_600_000_000
+    new.event.stamps.captured_at_us = now_us + 60_000_000
+    gateway.scripts = [[old, new]]
+    target = ["--gateway", gateway.address, "--directory", str(tmp_path)]
+    lines = (
+        CliRunner().invoke(app, ["tail", "--count", "2", *target], catch_exceptions=False).output.splitlines()
+    )
+    assert [line.endswith(" ms") for line in lines] == [False, True]
