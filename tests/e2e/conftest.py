@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.span_collector import SpanCollector
+from support.stack import PASSWORD, USERNAME
 
 from services.cli.client import Client
 from services.local.local_stack import LocalStack
@@ -29,7 +30,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, collector: SpanCollector) ->
     stack = LocalStack(tmp_path_factory.mktemp("stack"), settings)
     with stack:
         # Places where people come and go at least every minute for the first 20.
-        stack.start_cameras(["--port", "0", "--streams", "gate=18", "yard=183"])
+        login = ["--user", f"{USERNAME}:{PASSWORD}"]
+        stack.start_cameras(["--port", "0", *login, "--streams", "gate=18", "yard=183"])
         yield stack
 
 

@@ -5,7 +5,7 @@ import time
 import pytest
 import redis
 from support.promise import kept_frames, violations
-from support.stack import read_stream, replica_process
+from support.stack import PASSWORD, USERNAME, read_stream, replica_process
 from support.waiting import poll_until
 
 from services.cli.client import Client
@@ -19,7 +19,7 @@ STREAMS = {"north": "gate", "south": "yard"}  # stream -> camera
 def streams(stack: LocalStack, urls: dict[str, str]) -> list[str]:
     with Client(stack.gateway_address) as client:
         for stream_id, camera in STREAMS.items():
-            client.add_stream(stream_id, urls[camera])
+            client.add_stream(stream_id, urls[camera], USERNAME, PASSWORD)
             client.add_watch(stream_id, "story", Task.TASK_NARRATION, "Tell me what happens.")
             client.add_watch(stream_id, "steps", Task.TASK_ACTION, "Describe what people and cars do.")
         wait_for_progress(client, 5_000)

@@ -8,7 +8,14 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from support.promise import violations
 from support.second_gateway import SecondGateway
 from support.span_collector import SpanCollector
-from support.stack import read_stream
+from support.stack import (
+    PASSWORD,
+    USERNAME,
+    WRONG_PASSWORD,
+    control_records,
+    everything_told,
+    read_stream,
+)
 from support.video import write_video
 from support.waiting import poll_until
 
@@ -45,7 +52,7 @@ INSTRUCTIONS = {
 def gate(stack: LocalStack, urls: dict[str, str]) -> str:
     """A stream on a simulated camera with a watch of each task, and one that tries to break out."""
     with Client(stack.gateway_address) as client:
-        client.add_stream("gate", urls["gate"])
+        client.add_stream("gate", urls["gate"], USERNAME, PASSWORD)
         for watch_id, (task, instruction) in INSTRUCTIONS.items():
             client.add_watch("gate", watch_id, task, instruction)
     return "gate"
@@ -202,3 +209,22 @@ def test_the_metrics_name_each_stream_and_count_those_in_trouble(
     assert by(Metrics.STREAMS, "condition")["failing"] >= 1
     client.remove_stream("away")
     poll_until(lambda: "away" not in by(failing, "stream_id"), 30, "a removed stream to be forgotten")
+
+
+@pytest.mark.timeout(180)
+def test_passwords_of_cameras_are_nowhere_but_in_control(
+    stack: LocalStack, client: Client, gate: str, urls: dict[str, str], collector: SpanCollector
+) -> None:
+    """Last, so that all that was told before is looked through."""
+    client.add_stream("refused", urls["gate"], USERNAME, WRONG_PASSWORD)
+    refused = SourceState.SOURCE_STATE_AUTH_FAILED
+    poll_until(
+        lambda: [e for e in events_of(client, "refused") if e.kind == SOURCE and e.source_state == refused],
+        60,
+        "the refused password to be told",
+    )
+    client.remove_stream("refused")
+    secrets = [PASSWORD.encode(), WRONG_PASSWORD.encode()]
+    assert all(secret in control_records(stack.settings.kafka) for secret in secrets)
+    places = [place for place, told in everything_told(stack, collector) if any(s in told for s in secrets)]
+    assert places == []

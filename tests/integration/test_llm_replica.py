@@ -20,6 +20,7 @@ from models.data.place.layout import PLACE_HEIGHT, PLACE_WIDTH
 from models.data.place.simulated import make_sample
 from models.vlm.frame_size import FrameBudget
 from models.vlm.state import State
+from services.llm.replica import EXIT_CODE
 from services.local.kafka_broker import KafkaBroker
 from services.local.redis_server import RedisServer
 from services.shared.control_log import watch_key
@@ -164,24 +165,25 @@ def test_the_promise_holds_over_a_kill_at_each_step_of_a_commit(
     finish(cameras)
 
 
-def test_a_zombie_is_fenced(bench: Bench, cameras: list[Camera], start: Start) -> None:
-    """It sleeps for longer than its session, another takes over, it wakes: nothing of it is committed any more."""
-    zombie = start(step_ms=3)
+def test_a_zombie_is_fenced(cameras: list[Camera], start: Start, llm_settings: Settings) -> None:
+    """It sleeps for longer than its session, in the middle of a commit that lacks nothing but its end; another takes
+    over; it wakes and goes on with what it had: nothing of it is committed any more."""
+    patient = llm_settings.llm.model_copy(update={"commit_timeout_s": 60})
+    zombie = start(llm_settings.model_copy(update={"llm": patient}), linger_at="offsets sent:4", step_ms=3)
     for camera in cameras:
-        camera.send(20)
-    poll_until(lambda: num_events(bench, cameras) > 10, WAIT_S, "the first one goes on")
+        camera.send(100)  # more than it can have decided by then
+    poll_until(lambda: LINGERS in zombie.log(), WAIT_S, "a transaction is open")
     zombie.signal(signal.SIGSTOP)
     start(step_ms=3)
     for camera in cameras:
         camera.send(20)
     for camera in cameras:
         camera.wait()
-    before = num_events(bench, cameras)
     zombie.signal(signal.SIGCONT)
-    for camera in cameras:
-        camera.send(20)
+    poll_until(lambda: not zombie.is_running, WAIT_S, "the zombie's next commit is refused, and it ends")
+    assert zombie.process.returncode == EXIT_CODE
+    assert "ProducerFencedError" in zombie.log()
     finish(cameras)
-    assert num_events(bench, cameras) > before
 
 
 def test_the_promise_holds_over_a_kill_of_the_broker(
@@ -259,10 +261,12 @@ def test_the_real_engine_goes_on_after_a_kill(bench: Bench, start: Start, llm_se
     send(range(45))
     poll_until(lambda: is_decided(40), 150, "the window is full")
     replica.kill()
-    start(real=True)
+    second = start(real=True)
     send(range(45, 60))
     poll_until(lambda: is_decided(60), 150, "all frames decided")
     assert violations(bench.records("gate")) == []
+    assert "empty window" not in second.log()
+    assert "nowhere to be found" not in second.log()
 
 
 def test_partitions_move_to_a_second_replica_and_back(

@@ -1,9 +1,14 @@
 """What end-to-end tests do to a running local stack, and what they read back from Kafka."""
 
+from collections.abc import Iterator
+from contextlib import suppress
+
 import psutil
+import redis
 from kafka import TopicPartition
 
 from services.local.local_stack import LocalStack
+from services.local.ray_cluster import temp_dir
 from services.shared.kafka import reader
 from services.shared.settings import KafkaSettings
 from services.shared.topics import Topics, partition_of
@@ -11,6 +16,10 @@ from streamo.v1.event_pb2 import Event
 from streamo.v1.frame_pb2 import FrameRecord
 from streamo.v1.state_pb2 import StreamState
 from support.promise import StreamRecords
+from support.span_collector import SpanCollector
+
+# Of every simulated camera, and one that they refuse.
+USERNAME, PASSWORD, WRONG_PASSWORD = "ann", "canary7c1e53", "canary0f9b42"
 
 
 def read_stream(settings: KafkaSettings, stream_id: str) -> StreamRecords:
@@ -36,6 +45,37 @@ def read_stream(settings: KafkaSettings, stream_id: str) -> StreamRecords:
         if key == stream_id
     ]
     return StreamRecords(frames, [event for event in events if event.seq <= last.last_seq], last)
+
+
+def control_records(settings: KafkaSettings) -> bytes:
+    return b"".join(value for _, value in _values(settings, Topics.of(settings).control, 0))
+
+
+def everything_told(stack: LocalStack, collector: SpanCollector) -> Iterator[tuple[str, bytes]]:
+    """Whatever leaves the services but by `control`, each with where it was found: logs, traces, metrics, the other
+    topics, Redis, command lines.
+    """
+    for directory in (stack.directory, temp_dir(stack.directory / "model")):
+        for path in directory.rglob("*"):
+            if path.is_file() and path.suffix in (".log", ".err", ".out"):
+                yield path.name, path.read_bytes()
+    for spans in collector.traces():
+        yield from ((f"span {span.name} of {service}", span.SerializeToString()) for service, span in spans)
+    for name, metric in collector.metrics().items():
+        yield name, metric.SerializeToString()
+    kafka = stack.settings.kafka
+    topics = Topics.of(kafka)
+    for topic in (topics.frames, topics.events, topics.state):
+        for number in range(kafka.partitions):
+            yield from ((topic, value) for _, value in _values(kafka, topic, number))
+    yield from ((topics.quarantine, value) for _, value in _values(kafka, topics.quarantine, 0))
+    with redis.Redis.from_url(stack.settings.redis.url) as cache:
+        yield from (("Redis", cache.get(key) or b"") for key in cache.scan_iter())
+    cameras = stack.cameras.process.pid if stack.cameras is not None else None
+    for process in psutil.Process().children(recursive=True):
+        if process.pid != cameras:
+            with suppress(psutil.Error):
+                yield f"process {process.pid}", "\n".join(process.cmdline()).encode()
 
 
 def _values(settings: KafkaSettings, topic: str, number: int) -> list[tuple[str, bytes]]:
