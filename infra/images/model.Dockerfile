@@ -36,4 +36,4 @@ USER 10001:10001
 ENV RAY_USAGE_STATS_ENABLED=0 RAY_DEDUP_LOGS=0
 # Of the host below; a RayService has probes of its own.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=3 CMD ["test", "-f", "/tmp/model-ready.json"]
-CMD ["python", "-m", "services.local.ray_host", "--ready", "/tmp/model-ready.json", "--temp-dir", "/tmp/ray", "--num-cpus", "16"]
+CMD ["python", "-m", "services.local.ray_host", "--ready", "/tmp/model-ready.json", "--temp-dir", "/tmp/ray"]

@@ -13,8 +13,6 @@ from services.local.service_process import ServiceProcess
 from services.shared.errors import Unavailable
 from services.shared.settings import Settings
 
-# Ray's promise of CPUs is only bookkeeping here, and every replica asks for one: be generous.
-_NUM_CPUS = 16
 _START_TIMEOUT_S = 300.0
 
 
@@ -33,7 +31,7 @@ class RayCluster:
             "model",
             [
                 *(sys.executable, "-m", "services.local.ray_host", "--ready", str(self._ready_path)),
-                *("--temp-dir", str(self._temp_dir), "--num-cpus", str(_NUM_CPUS)),
+                *("--temp-dir", str(self._temp_dir)),
             ],
             directory / "model.log",
             environment={**settings.environment(), **self.environment()},

@@ -33,11 +33,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m services.local.ray_host", description=__doc__)
     parser.add_argument("--ready", type=Path, required=True, help="written once every deployment is ready")
     parser.add_argument("--temp-dir", type=Path, required=True, help="short: Unix sockets live below it")
-    parser.add_argument("--num-cpus", type=int, required=True, help="CPUs that Ray may promise to replicas")
     arguments = parser.parse_args()
     try:
         settings = Settings.load()
-        _start_ray(arguments.num_cpus, arguments.temp_dir)
+        _start_ray(num_cpus_for(settings), arguments.temp_dir)
         stop = StopSignal()  # after Ray, which sets handlers of its own
         # Frames come from Kafka and events leave by it: nothing calls over HTTP.
         serve.start(proxy_location="Disabled")
@@ -53,6 +52,13 @@ def main() -> None:
         if ray.is_initialized():
             serve.shutdown()
             ray.shutdown()
+
+
+def num_cpus_for(settings: Settings) -> int:
+    """What Ray may promise to replicas: bookkeeping, since they share this machine's. Serve itself takes none."""
+    num_replicas = settings.encoder.max_replicas + settings.llm.max_replicas
+    # Twice, so that one can start while the one that it stands in for still ends.
+    return 2 * num_replicas * settings.model.num_threads
 
 
 def _start_ray(num_cpus: int, temp_dir: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from services.local import ray_host
 from tests.deploy.dockerfile import Dockerfile
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +76,16 @@ def test_a_lock_holds_its_extras_with_hashes_and_agrees_with_the_tested_versions
     lines = (ROOT / f"infra/locks/{lock}.lock").read_text().splitlines()
     for line, following in itertools.pairwise(lines):
         assert line[0] == " " or following.strip().startswith("--hash=sha256:"), line
+
+
+def test_the_model_s_command_is_one_that_its_host_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    command = Dockerfile.read(IMAGES / "model.Dockerfile").stages[-1].command("CMD")
+    assert command[:3] == ["python", "-m", ray_host.__name__]
+    monkeypatch.setattr(sys, "argv", [part.replace("/tmp/", f"{tmp_path}/") for part in command[2:]])
+    # As far as its settings: an option that it does not know is refused before.
+    monkeypatch.setenv("STREAMO_KAFKA__PARTITION", "3")
+    with pytest.raises(SystemExit, match="unknown setting STREAMO_KAFKA__PARTITION"):
+        ray_host.main()
 
 
 def test_hadolint_finds_nothing():
