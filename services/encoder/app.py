@@ -22,13 +22,15 @@ def build_app(settings: Settings) -> Application:
 
 def replica_options(encoder: EncoderSettings) -> dict[str, Any]:
     """Serve's options: a fixed number, or its own autoscaling by the frames that wait or are being encoded."""
+    bound = {"max_replicas_per_node": encoder.max_replicas_per_node} if encoder.max_replicas_per_node else {}
     if encoder.min_replicas == encoder.max_replicas:
-        return {"num_replicas": encoder.min_replicas}
+        return {"num_replicas": encoder.min_replicas, **bound}
     return {
+        **bound,
         "autoscaling_config": AutoscalingConfig(
             min_replicas=encoder.min_replicas,
             max_replicas=encoder.max_replicas,
             # More than one full batch for each, on average, means that frames wait.
             target_ongoing_requests=encoder.max_batch_frames,
-        )
+        ),
     }

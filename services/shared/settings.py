@@ -218,6 +218,8 @@ class Replicas(Section):
 
 
 class EncoderSettings(Replicas):
+    # 0: no bound. Serve takes 100 at most.
+    max_replicas_per_node: int = Field(default=0, ge=0, le=100)
     max_batch_frames: int = Field(default=16, ge=1)
     batch_wait_ms: float = Field(default=5.0, ge=0)
     num_gpus: float = Field(default=0.0, ge=0)

@@ -624,6 +624,8 @@ def test_a_worker_has_room_for_one_replica_of_each_and_no_more(profile: str):
     gpus = number("ENCODER__NUM_GPUS", 0) + number("LLM__NUM_GPUS", 0)
     if profile == "gpu":
         assert gpus == pytest.approx(float(limits["nvidia.com/gpu"]))
+        # Several encoders would fit onto one GPU, and an LLM replica no more.
+        assert number("ENCODER__MAX_REPLICAS_PER_NODE", 0) == 1
         assert cpus <= float(limits["cpu"])
     else:
         assert gpus == 0
