@@ -53,6 +53,13 @@ def test_alerts_ask_for_declared_metrics_and_have_a_runbook():
         assert anchor in anchors, rule["alert"]
 
 
+def test_takeovers_of_replicas_that_start_and_die_are_counted():
+    """They are in a new series that begins with all of them: it never rises."""
+    (rule,) = [rule for rule in rules() if rule["alert"] == "StreamoTakeoversRepeat"]
+    assert not re.search(r"\b(increase|rate|delta)\(", rule["expr"])
+    assert "offset" in rule["expr"]
+
+
 @pytest.mark.parametrize(
     ("service", "metric"), [("llm", Metrics.PARTITIONS_OWNED), ("gateway", Metrics.SUBSCRIBERS)]
 )
