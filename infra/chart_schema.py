@@ -68,12 +68,12 @@ def component(**own: dict) -> dict:
     )
 
 
-def scaled_component(**by: dict) -> dict:
+def scaled_component(max_unavailable: dict = QUANTITY, **by: dict) -> dict:
     """One of which there may be several pods, whose number may follow the load; `by`: what else says how."""
     return component(
         enabled=BOOL,
         replicas=COUNT,
-        pdb=closed(enabled=BOOL, maxUnavailable=QUANTITY),
+        pdb=closed(enabled=BOOL, maxUnavailable=max_unavailable),
         autoscaling=closed(enabled=BOOL, minReplicas=COUNT, maxReplicas=COUNT, **by),
     )
 
@@ -161,7 +161,8 @@ def schema() -> dict:
             ingest=scaled_component(targetCPUUtilizationPercentage=PERCENT),
             gateway=scaled_component(targetCPUUtilizationPercentage=PERCENT),
             rayHead=component(),
-            rayWorker=scaled_component(),
+            # The chart computes with it.
+            rayWorker=scaled_component(max_unavailable={"type": "integer", "minimum": 0}),
             redis=component(),
             collector=component(enabled=BOOL),
             camera=component(enabled=BOOL),

@@ -107,6 +107,8 @@ def test_no_block_of_values_takes_a_name_that_it_does_not_know():
         ("gateway.terminationGracePeriodSeconds", -1),
         ("rayWorker.resources.limits", ["nvidia.com/gpu"]),
         ("rayWorker.tolerations", {}),
+        ("rayWorker.pdb.maxUnavailable", "50%"),
+        ("rayWorker.pdb.maxUnavailable", -1),
         ("kafka.mode", "embedded"),
         ("kafka.port", 0),
         ("kafka.strimzi.nodes", 0),
@@ -559,6 +561,29 @@ def test_every_selector_selects(profile: str):
             assert spec["endpoints"][0]["port"] in {port["name"] for port in services[0]["spec"]["ports"]}
 
 
+@needs_helm
+@pytest.mark.parametrize(
+    ("values", "least"),
+    [
+        (["replicas=3"], 2),
+        (["replicas=3", "pdb.maxUnavailable=0"], 3),
+        (["replicas=1", "pdb.maxUnavailable=2"], 0),
+        # Pods that Ray's autoscaler may take away anyway are none to be kept.
+        (["replicas=9", "autoscaling.enabled=true", "autoscaling.minReplicas=4"], 3),
+    ],
+)
+def test_a_disruption_budget_of_ray_workers_is_a_number_of_pods_that_stay(values: list[str], least: int):
+    """For `maxUnavailable` Kubernetes asks a RayCluster for its scale: it has none, and no node could be drained."""
+    given = [text for value in values for text in ("--set", f"rayWorker.{value}")]
+    done = template(*values_of("dev"), *given)
+    assert done.returncode == 0, done.stderr
+    made = [one for one in yaml.safe_load_all(done.stdout) if one and one["kind"] == "PodDisruptionBudget"]
+    specs = {one["metadata"]["name"]: one["spec"] for one in made}
+    assert specs["streamo-ray-worker"]["minAvailable"] == least
+    assert "maxUnavailable" not in specs["streamo-ray-worker"]
+    assert specs["streamo-ingest"]["maxUnavailable"] == 1
+
+
 def policies(profile: str) -> dict[str, dict]:
     """component: the NetworkPolicy of its pods."""
     return {
@@ -785,6 +810,8 @@ def test_every_value_of_a_component_changes_what_is_made(component: str):
     for path in paths:
         is_detail = path.startswith("autoscaling.") and path != "autoscaling.enabled"
         base = [f"{component}.autoscaling.enabled=true"] if is_detail else []
+        if path == "pdb.maxUnavailable":
+            base = [f"{component}.replicas=9"]  # of one pod none has to stay, whatever it is
         assert made(*base) != made(*base, f"{component}.{path}={json.dumps(OTHER[path])}"), path
 
 
