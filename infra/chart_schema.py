@@ -144,7 +144,7 @@ def schema() -> dict:
                 upgradeStrategy=one_of("NewCluster", "None"),
                 auth=closed(mode=one_of("token", "disabled"), existingSecret=TEXT),
                 operatorPeers=OBJECTS,
-                sharedMemory=TEXT,
+                sharedMemory={"type": "string", "pattern": "^[1-9][0-9]*(Mi|Gi)$"},
             ),
             telemetry=closed(
                 otlpEndpoint={"type": "string", "pattern": "^(https?://.+:[0-9]+)?$"},

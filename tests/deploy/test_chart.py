@@ -109,6 +109,9 @@ def test_no_block_of_values_takes_a_name_that_it_does_not_know():
         ("rayWorker.tolerations", {}),
         ("rayWorker.pdb.maxUnavailable", "50%"),
         ("rayWorker.pdb.maxUnavailable", -1),
+        ("ray.sharedMemory", "1.5Gi"),
+        ("ray.sharedMemory", "1000000000"),
+        ("ray.sharedMemory", "0Gi"),
         ("kafka.mode", "embedded"),
         ("kafka.port", 0),
         ("kafka.strimzi.nodes", 0),
@@ -582,6 +585,36 @@ def test_a_disruption_budget_of_ray_workers_is_a_number_of_pods_that_stay(values
     assert specs["streamo-ray-worker"]["minAvailable"] == least
     assert "maxUnavailable" not in specs["streamo-ray-worker"]
     assert specs["streamo-ingest"]["maxUnavailable"] == 1
+
+
+def num_bytes(quantity: str) -> int:
+    return int(quantity[:-2]) * {"Mi": 1 << 20, "Gi": 1 << 30}[quantity[-2:]]
+
+
+@needs_helm
+@profiles
+def test_ray_s_objects_fit_into_shared_memory_and_that_into_the_pod_s(profile: str):
+    """Else Ray keeps them in a file on disk, or does not start. Kubernetes makes /dev/shm no larger than the pod."""
+    cluster = named(profile, "RayService", "streamo")["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        spec = group["template"]["spec"]
+        volumes = {volume["name"]: volume for volume in spec["volumes"]}
+        size = num_bytes(volumes["shared-memory"]["emptyDir"]["sizeLimit"])
+        assert size < num_bytes(spec["containers"][0]["resources"]["limits"]["memory"])
+        # KubeRay takes texts.
+        assert group["rayStartParams"]["object-store-memory"] == str(size * 9 // 10)
+
+
+@needs_helm
+@pytest.mark.parametrize("size", ["100Mi", "1500Mi", "2000Gi"])
+def test_a_worker_s_shared_memory_is_as_large_as_is_asked_for(size: str):
+    done = template(*values_of("dev"), "--set", f"ray.sharedMemory={size}")
+    assert done.returncode == 0, done.stderr
+    made = next(one for one in yaml.safe_load_all(done.stdout) if one and one["kind"] == "RayService")
+    (group,) = made["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    volumes = {volume["name"]: volume for volume in group["template"]["spec"]["volumes"]}
+    assert volumes["shared-memory"]["emptyDir"]["sizeLimit"] == size
+    assert group["rayStartParams"]["object-store-memory"] == str(num_bytes(size) * 9 // 10)
 
 
 def policies(profile: str) -> dict[str, dict]:

@@ -81,6 +81,12 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
+{{/* Takes the size of /dev/shm. What Ray may keep there: it keeps objects on disk where they might not fit. */}}
+{{- define "streamo.objectStoreBytes" -}}
+{{- $unit := ternary 1073741824 1048576 (hasSuffix "Gi" .) -}}
+{{- div (mul 9 $unit (trimSuffix "Gi" . | trimSuffix "Mi" | int64)) 10 -}}
+{{- end }}
+
 {{/* What each Secret may hold: value of the chart: its key, and the setting that names the file. */}}
 {{- define "streamo.credentialFiles" -}}
 {{- if include "streamo.kafkaUsers" . }}
