@@ -11,6 +11,7 @@ import pytest
 from gateway_harness import Replica, RunningGateway, take_events, texts
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
+from support.counting_telemetry import CountingTelemetry
 from support.waiting import poll_until
 
 from services.cli.client import Client, ClientError
@@ -19,6 +20,7 @@ from services.gateway.history import History
 from services.gateway.resume_token import ResumeToken
 from services.shared.errors import Unavailable
 from services.shared.settings import GatewaySettings, KafkaSettings, Settings
+from services.shared.telemetry import Metrics
 from services.shared.topics import Topics, partition_of
 from streamo.v1.event_pb2 import EventKind, SubscribeRequest
 from streamo.v1.event_pb2_grpc import EventServiceStub
@@ -36,9 +38,21 @@ def gateway_settings(kafka: KafkaSettings, **values: object) -> Settings:
 
 
 @pytest.fixture
-def gateway(kafka_settings: KafkaSettings) -> Iterator[RunningGateway]:
-    with RunningGateway(gateway_settings(kafka_settings)) as running:
+def telemetry() -> CountingTelemetry:
+    return CountingTelemetry("gateway")
+
+
+@pytest.fixture
+def gateway(kafka_settings: KafkaSettings, telemetry: CountingTelemetry) -> Iterator[RunningGateway]:
+    with RunningGateway(gateway_settings(kafka_settings), telemetry) as running:
         yield running
+
+
+def num_violations(telemetry: CountingTelemetry) -> int:
+    """Once there are some: subscribers may see an event a moment before it is counted."""
+    counted = (Metrics.SEQ_VIOLATIONS[0], "")
+    poll_until(lambda: telemetry.counts[counted] > 0)
+    return telemetry.counts[counted]
 
 
 def test_a_subscription_begins_with_a_bookmark_and_gets_what_is_committed_after(
@@ -239,7 +253,9 @@ def test_a_token_below_retention_has_expired_and_one_at_its_edge_has_not(
             assert texts(events, 1) == ["4"]
 
 
-def test_a_hole_in_seq_ends_the_subscription_loudly(client: Client, replica: Replica) -> None:
+def test_a_hole_in_seq_ends_the_subscription_loudly_and_is_counted(
+    client: Client, replica: Replica, telemetry: CountingTelemetry
+) -> None:
     replica.say("a", ["1"])
     replica.skip("a")
     replica.say("a", ["3"])
@@ -252,6 +268,7 @@ def test_a_hole_in_seq_ends_the_subscription_loudly(client: Client, replica: Rep
         assert texts(events, 1) == ["3"]
     with pytest.raises(ClientError, match="seq 3 comes after 1"):
         list(client.get_events())
+    assert num_violations(telemetry) == 1
 
 
 @pytest.mark.parametrize("fault", ["hole", "unreadable", "unreadable at the end"])
@@ -283,7 +300,9 @@ def test_history_is_told_up_to_what_is_lost_then_the_loss_and_goes_on_behind_it(
     assert [event.text for page in rest for event in page.events] == after
 
 
-def test_an_event_that_cannot_be_read_ends_the_subscription_loudly(client: Client, replica: Replica) -> None:
+def test_an_event_that_cannot_be_read_ends_the_subscription_loudly_and_is_counted(
+    client: Client, replica: Replica, telemetry: CountingTelemetry
+) -> None:
     replica.say("a", ["1"])
     replica.write_raw("a", b"\xff\xff no event")
     replica.say("a", ["2"])
@@ -294,6 +313,7 @@ def test_an_event_that_cannot_be_read_ends_the_subscription_loudly(client: Clien
     assert lost.value.code == grpc.StatusCode.DATA_LOSS
     with client.subscribe(start=lost.value.resume_token, deadline_s=DEADLINE_S) as events:
         assert texts(events, 1) == ["2"]
+    assert num_violations(telemetry) == 1
 
 
 def test_a_subscriber_that_takes_nothing_is_cut_off_with_a_token_and_holds_nobody_up(
