@@ -26,7 +26,7 @@ _STOP_TIMEOUT_S = 10.0
     graceful_shutdown_timeout_s=30,
 )
 class LLM:
-    """One engine, one member of the consumer group. Serve routes nothing to it but `status`."""
+    """One engine, one member of the consumer group. Serve routes nothing to it."""
 
     def __init__(self, settings: Settings, encoder: Any) -> None:
         # Here, not above: whoever deploys only names this class, and need not load the model's libraries for it.
@@ -80,12 +80,6 @@ class LLM:
         self._replica = Replica(settings, parts, FrameReader(budget))
         self._thread = threading.Thread(target=self._replica.run, name="llm-replica", daemon=True)
         self._thread.start()
-
-    def status(self) -> dict[str, float]:
-        return {
-            "partitions": self._replica.num_partitions,
-            "heartbeat_age_s": self._replica.heartbeat_age_s,
-        }
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What ServePolicy goes by. Serve asks every few seconds where the number of replicas is not fixed."""

@@ -91,10 +91,6 @@ class Replica:
         return self._failure
 
     @property
-    def num_partitions(self) -> int:
-        return len(self._partitions)
-
-    @property
     def load(self) -> ReplicaLoad:
         """As of about a second ago."""
         return self._load_meter.load
