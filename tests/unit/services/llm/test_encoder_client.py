@@ -1,11 +1,13 @@
 """The encoder client keeps asking until its time is over, and tells a bad picture at once."""
 
 import asyncio
+import traceback
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from opentelemetry.context import Context
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from services.llm.encoder_client import EncoderClient
 from services.shared.errors import Unavailable
@@ -38,6 +40,12 @@ def ask(clients: list[EncoderClient], encoder: Encoder, timeout_s: float = 5) ->
     return clients[-1].submit(PIXELS, Context()).result(10)
 
 
+def as_ray_raises(error: Exception) -> Exception:
+    """What a caller gets for an error of a deployment's method, after its way between the processes."""
+    told = RayTaskError("encode", "".join(traceback.format_exception(error)), error).to_bytes()
+    return RayError.from_bytes(told).as_instanceof_cause()
+
+
 def test_tokens_come_back(clients):
     tokens = ask(clients, Encoder())
     assert tuple(tokens.shape) == (1, 4)
@@ -54,6 +62,19 @@ def test_a_bad_picture_is_not_tried_again(clients):
     with pytest.raises(ValueError, match="bad size"):
         ask(clients, encoder)
     assert encoder.num_calls == 1
+
+
+def test_a_bad_picture_is_not_tried_again_when_the_encoder_is_another_process(clients):
+    encoder = Encoder(as_ray_raises(ValueError("bad size")))
+    with pytest.raises(ValueError, match="bad size"):
+        ask(clients, encoder)
+    assert encoder.num_calls == 1
+
+
+def test_what_else_fails_in_another_process_is_tried_again(clients):
+    encoder = Encoder(as_ray_raises(RuntimeError("CUDA error")), RayActorError())
+    ask(clients, encoder)
+    assert encoder.num_calls == 3
 
 
 def test_an_encoder_that_stays_away_is_unavailable(clients):
