@@ -176,11 +176,6 @@ class Engine:
             held_blocks=pool.num_blocks - pool.num_free,
         )
 
-    @property
-    def num_free_kv_tokens(self) -> int:
-        """Token slots that no session has reserved."""
-        return self._memory.num_free_tokens
-
     def check_integrity(self) -> None:
         """Raise IntegrityError if the engine's books do not agree. Cheap enough for whenever it is idle."""
         self._memory.check_integrity(self._sessions.values())

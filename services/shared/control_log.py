@@ -105,18 +105,15 @@ class ControlReader:
     """Follows `control` in a thread of its own; `view` is always a consistent state of some offset.
 
     A record that cannot be read is told to `on_unreadable` (offset, reason) and passed over.
-    `on_change` runs in the reader's thread after every batch of changes; it must not block.
     """
 
     def __init__(
         self,
         settings: KafkaSettings,
-        on_change: Callable[[ControlView], None] | None = None,
         on_unreadable: Callable[[int, str], None] | None = None,
     ) -> None:
         self._topic = TopicPartition(Topics.of(settings).control, 0)
         self._settings = settings
-        self._on_change = on_change
         self._on_unreadable = on_unreadable
         self._view = ControlView()
         self._changed = threading.Condition()
@@ -182,12 +179,9 @@ class ControlReader:
                     self._on_unreadable(record.offset, str(error))
         # Transaction markers and compaction leave offsets without a record; the position passes them.
         view = replace(view, next_offset=max(view.next_offset, position))
-        changed = bool(records)
         with self._changed:
             self._view = view
             self._changed.notify_all()
-        if changed and self._on_change is not None:
-            self._on_change(view)
 
 
 class ControlWriter:

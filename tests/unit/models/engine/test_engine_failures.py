@@ -208,18 +208,18 @@ def test_positions_begin_at_a_whole_number(model: LanguageModel, position: objec
 def test_a_session_that_might_not_fit_is_refused_and_closing_makes_room(model: LanguageModel) -> None:
     engine = Engine(model, replace(CONFIG, max_sessions=100, max_kv_tokens=1000))
     engine.open("s0", INSTRUCTIONS[0])
-    reserved = 1000 // 16 * 16 - engine.num_free_kv_tokens
+    reserved = engine.stats.held_blocks
     opened = 1
-    while engine.num_free_kv_tokens >= reserved:
+    while engine.stats.free_blocks >= reserved:
         engine.open(f"s{opened}", INSTRUCTIONS[0])
         opened += 1
     with pytest.raises(EngineFull) as raised:
         engine.open("late", INSTRUCTIONS[0])
     message = str(raised.value)
     budget = 1000 // 16 * 16
-    assert f"budget {budget}" in message and f"used {budget - engine.num_free_kv_tokens}" in message
+    assert f"budget {budget}" in message and f"used {16 * engine.stats.held_blocks}" in message
     needed = int(message.rsplit("needed ", 1)[1])
-    assert engine.num_free_kv_tokens < needed <= budget
+    assert 16 * engine.stats.free_blocks < needed <= budget
     engine.check_integrity()
 
     feeds = {f"s{i}": make_rounds(model, i, 10, grids=[(2, 5)]) for i in range(opened)}
@@ -239,7 +239,7 @@ def test_max_sessions_is_kept(model: LanguageModel) -> None:
 
 def test_close_frees_everything_even_in_the_middle_of_a_reply(model: LanguageModel) -> None:
     engine = Engine(model, CONFIG)
-    free = engine.num_free_kv_tokens
+    free = engine.stats.free_blocks
     rounds = make_rounds(model, 0, 40)
     engine.open("gate", INSTRUCTIONS[0])
     replying = 0
@@ -250,7 +250,7 @@ def test_close_frees_everything_even_in_the_middle_of_a_reply(model: LanguageMod
             replying += 1
             engine.close("gate")
             engine.check_integrity()
-            assert engine.num_free_kv_tokens == free and not engine.has_work
+            assert engine.stats.free_blocks == free and not engine.has_work
             engine.open("gate", INSTRUCTIONS[0])
     assert replying > 2
 
@@ -318,11 +318,11 @@ def test_a_malformed_round_is_refused_and_names_its_field(
     with pytest.raises(ValueError, match=named):
         engine.append("gate", replace(one, **change))
     assert not engine.has_work
-    free = engine.num_free_kv_tokens
+    free = engine.stats.free_blocks
     good = replace(one, forced_reply=tuple(model.dialogue.reply(State.SILENCE)))
     with pytest.raises(ValueError, match=named):
         engine.open("other", INSTRUCTIONS[0], [good, replace(good, **change)])
-    assert engine.num_free_kv_tokens == free
+    assert engine.stats.free_blocks == free
     engine.check_integrity()
 
 
