@@ -176,11 +176,6 @@ def _by_instruction(task: str) -> dict[str, Query]:
     return {text: query for query in queries(task) for text in wordings(query).all}
 
 
-def instructions(task: str) -> tuple[str, ...]:
-    """Every instruction of a task, in a fixed order."""
-    return tuple(_by_instruction(task))
-
-
 def find_query(task: str, instruction: str) -> Query:
     """The meaning of an instruction of this list; ValueError if it is not one of them."""
     if task not in TASKS:
