@@ -158,15 +158,23 @@ def test_that_an_answer_takes_too_long_is_told_by_the_gateway_that_was_asked(
 
 def test_close_from_another_thread_ends_it(gateway: ScriptedGateway, client: Client) -> None:
     events = client.subscribe(deadline_s=DEADLINE_S)
-    gateway.scripts = [[BOOKMARK, lambda: threading.Timer(0.05, events.close).start()]]
+    gateway.scripts = [[BOOKMARK]]
+    assert next(events).resume_token == b"start"
     begun = time.monotonic()
-    assert [message.resume_token for message in events] == [b"start"]
+    threading.Timer(0.05, events.close).start()
+    assert list(events) == []
     assert time.monotonic() - begun < DEADLINE_S / 2
 
 
 def test_a_deadline_ends_it_without_an_error(gateway: ScriptedGateway, client: Client) -> None:
-    gateway.scripts = [[BOOKMARK]]
-    assert [message.resume_token for message in client.subscribe(deadline_s=0.5)] == [b"start"]
+    tokens: list[bytes] = []
+    # On a busy machine the first message may come after the shorter deadlines; they end it without an error too.
+    for deadline_s in (0.5, 2, 8, 32):
+        gateway.scripts = [[BOOKMARK]]
+        tokens = [message.resume_token for message in client.subscribe(deadline_s=deadline_s)]
+        if tokens:
+            break
+    assert tokens == [b"start"]
 
 
 def test_an_unknown_start_is_a_mistake(client: Client) -> None:
