@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,12 @@ def test_no_file_names_a_package_index_or_a_machine(pattern: str) -> None:
             if re.search(pattern, line):
                 found.append(f"{name}:{number}: {line.strip()[:120]}")
     assert not found
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """Without packages pytest imports them by their name alone, and collects only the first."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_every_locked_package_has_a_hash() -> None:
