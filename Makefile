@@ -83,8 +83,8 @@ down: $(READY) ## Stop the local stack
 	@$(BIN)/streamo down
 
 .PHONY: test
-test: lint ## Lint, then the tests: unit, architecture, integration, end to end (under 15 minutes on two cores)
-	@$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile tests/unit tests/architecture tests/integration
+test: lint ## Lint, then the tests: unit, architecture, integration, deployment, end to end (under 15 minutes on two cores)
+	@$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile tests/unit tests/architecture tests/integration tests/deploy
 	@$(BIN)/python -m pytest -m 'not slow' tests/e2e
 
 .PHONY: test-slow
