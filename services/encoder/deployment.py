@@ -9,6 +9,7 @@ import numpy as np
 from opentelemetry import propagate
 from ray import serve
 
+from services.shared.service_log import start_logging
 from services.shared.settings import Settings
 from services.shared.telemetry import Metrics, Spans, Telemetry
 
@@ -30,6 +31,7 @@ class Encoder:
 
         from models.vlm.model import VisionEncoder
 
+        start_logging()
         model = settings.model
         torch.set_num_threads(model.num_threads)
         self._encoder = VisionEncoder.load(Path(model.path), getattr(torch, model.dtype), model.device)

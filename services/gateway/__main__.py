@@ -10,6 +10,7 @@ from kafka.errors import KafkaError
 from services.gateway.server import Gateway
 from services.shared.errors import ServiceError
 from services.shared.lifecycle import StopSignal
+from services.shared.service_log import start_logging
 from services.shared.settings import Settings
 from services.shared.telemetry import Telemetry
 
@@ -32,9 +33,7 @@ async def serve(settings: Settings, telemetry: Telemetry, stop: StopSignal) -> b
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    # Its debug lines quote records, and records hold passwords.
-    logging.getLogger("kafka").setLevel(logging.WARNING)
+    start_logging()
     stop = StopSignal()
     telemetry = None
     try:

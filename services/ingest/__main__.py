@@ -15,13 +15,13 @@ def main() -> int:
     from services.ingest.worker import Worker
     from services.shared.errors import ServiceError
     from services.shared.lifecycle import StopSignal
+    from services.shared.service_log import start_logging
     from services.shared.settings import PREFIX, Settings
     from services.shared.telemetry import Telemetry
     from services.shared.topics import Topics
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # The client tells of every refused connection, many times a second while Kafka is away.
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    start_logging(kafka=logging.CRITICAL)
     stop = StopSignal()
     telemetry = None
     try:

@@ -1,6 +1,5 @@
 """The LLM replica as a Ray Serve deployment: Serve starts it, watches it and ends it; the work comes from Kafka."""
 
-import logging
 import threading
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from ray import serve
 
 from services.shared.errors import Unavailable
+from services.shared.service_log import start_logging
 from services.shared.settings import Settings
 from services.shared.telemetry import Telemetry
 
@@ -42,7 +42,7 @@ class LLM:
         from services.llm.parts import Parts
         from services.llm.replica import Replica
 
-        logging.getLogger("services").setLevel(logging.INFO)
+        start_logging()
         model = settings.model
         torch.set_num_threads(model.num_threads)
         language_model = LanguageModel.load(Path(model.path), getattr(torch, model.dtype), model.device)
