@@ -55,16 +55,17 @@ def everything_told(stack: LocalStack, collector: SpanCollector) -> Iterator[tup
     """Whatever leaves the services but by `control`, each with where it was found: logs, traces, metrics, the other
     topics, Redis, command lines.
     """
+    kafka = stack.settings.kafka
+    topics = Topics.of(kafka)
     for directory in (stack.directory, temp_dir(stack.directory / "model")):
         for path in directory.rglob("*"):
-            if path.is_file() and path.suffix in (".log", ".err", ".out"):
-                yield path.name, path.read_bytes()
+            is_control = path.parent.name == f"{topics.control}-0"  # Kafka's own file of it
+            if path.is_file() and path.suffix in (".log", ".err", ".out") and not is_control:
+                yield str(path), path.read_bytes()
     for spans in collector.traces():
         yield from ((f"span {span.name} of {service}", span.SerializeToString()) for service, span in spans)
     for name, metric in collector.metrics().items():
         yield name, metric.SerializeToString()
-    kafka = stack.settings.kafka
-    topics = Topics.of(kafka)
     for topic in (topics.frames, topics.events, topics.state):
         for number in range(kafka.partitions):
             yield from ((topic, value) for _, value in _values(kafka, topic, number))
