@@ -52,7 +52,9 @@ class Position:
         return FrameId(self.epoch, self.next_frame_seq)
 
     def missing_before(self, frame: FrameMark) -> list[Missing]:
-        """In order. The frame must not be below `next_frame`."""
+        """In order; none before a frame that was taken already."""
+        if frame.id < self.next_frame:
+            return []
         missing, first_seq, explained = [], self.next_frame_seq, self.num_unreadable
         if frame.id.epoch > self.epoch:
             first_seq = explained = 0
@@ -72,6 +74,10 @@ class Position:
         if first_seq == 0 and self.is_begun and num_kept > 0:
             missing.append(Missing(Reason.REASON_DISCONNECTED, self.media_time_ms, self.media_time_ms))
         return [*missing, *self._hole(epoch, first_seq, num_kept, self.media_time_ms)]
+
+    def gone(self, first: FrameId, until: FrameId, to_ms: int) -> list[Missing]:
+        """Frames of one epoch that were taken, but not decided by all, and that are not there to be taken again."""
+        return self._hole(first.epoch, first.frame_seq, until.frame_seq, to_ms) if first < until else []
 
     def _hole(self, epoch: int, first_seq: int, next_seq: int, to_ms: int) -> list[Missing]:
         if next_seq <= first_seq:

@@ -95,7 +95,7 @@ class Ledger:
         self.is_dirty = True
 
     def tell_missing(self, missing: Missing) -> None:
-        """A GAP; the position moves past the frames it names."""
+        """A GAP; the position moves past the frames it names, if it was not."""
         event = self._stream_event(EventKind.EVENT_KIND_GAP)
         event.reason, event.detail = missing.reason, missing.detail
         event.gap.CopyFrom(missing.gap())
@@ -106,10 +106,12 @@ class Ledger:
         self._parts.telemetry.count(
             Metrics.FRAMES_SKIPPED, missing.num_frames, reason=Reason.Name(missing.reason)
         )
-        if missing.was_seen:
+        is_new = missing.last >= self.position.next_frame  # else they were counted when they were taken
+        if missing.was_seen and is_new:
             self.count_kept(missing.num_frames, missing.num_seen)
         if not missing.is_guess:
-            self.advance_to(missing.last.following)
+            if is_new:
+                self.advance_to(missing.last.following)
             # Where the frames themselves were seen, their time is known.
             media_time_ms = missing.to_ms if missing.was_seen else self.position.media_time_ms
             self.position = replace(self.position, media_time_ms=media_time_ms, is_begun=True)

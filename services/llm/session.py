@@ -170,6 +170,9 @@ class Session:
         )
         index = self._engine.append(self.engine_id, round_input)
         round_ = Round(frame.mark, frame.offset, start_ms, frame.captured_at_us, frame.context, ready_at_us)
+        if not self._under_way:
+            # What is under way begins here, also behind a hole of which a gap could only guess the frames.
+            self.skip_to(frame.id)
         self._under_way.append((index, round_))
         self.next_to_append = frame.id.following
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from services.llm.frame import Frame, FrameId, Item, Status, Unreadable
+from services.llm.frame import Frame, FrameId, FrameMark, Item, Status, Unreadable
 from services.llm.gaps import Missing, Position
 from services.llm.ledger import Ledger
 from services.llm.outbox import Outbox
@@ -271,9 +271,13 @@ class Stream:
                 self._outbox.quarantined.append(item)
             self._pop()
             return True
+        if gone := self._gone_before(item):
+            if self.roster.has_rounds_under_way:
+                return False
+            self._tell_missing(gone)
         if isinstance(item, Frame):
             return self._pass_frame(queued, item, at_end)
-        if item.offset >= self.ledger.next_offset:
+        if item.offset >= self.ledger.next_offset or self._untold(item):
             if self.roster.has_rounds_under_way:
                 return False
             self._end_shed()
@@ -302,6 +306,29 @@ class Stream:
             unreadable = Unreadable(item.offset, reason, self.stream_id.encode(), value, ())
             self._queue[0] = _Queued(unreadable)
         return False
+
+    def _gone_before(self, item: Item) -> Sequence[Missing]:
+        """Frames that were under way before a takeover and do not come again: retention has deleted them."""
+        position = self.ledger.position
+        owed = min((session.next_to_append for session in self.roster.sessions.values()), default=None)
+        if owed is None or owed >= position.next_frame:
+            return []
+        marks = _marks(item)
+        if marks:
+            until, to_ms = min(marks[0].id, position.next_frame), marks[0].media_time_ms
+        elif item.offset >= self.ledger.next_offset:
+            until, to_ms = position.next_frame, position.media_time_ms
+        else:
+            return []
+        return position.gone(owed, until, to_ms)
+
+    def _untold(self, item: Item) -> Sequence[FrameMark]:
+        """Frames that cannot be read and are neither told nor decided: those that no watch has had, and those that
+        were under way before a takeover."""
+        if not isinstance(item, Unreadable):
+            return []
+        next_frame = self.ledger.position.next_frame
+        return [mark for mark in item.frames if mark.id >= next_frame or self.roster.takers(mark.id)]
 
     def _pass_frame(self, queued: _Queued, frame: Frame, at_end: bool) -> bool:
         position = self._position_with_shed
@@ -333,6 +360,9 @@ class Stream:
             embedding = self._encode(queued, frame)
             if not embedding.done() or not all(session.can_append() for session in takers):
                 return False
+            error = embedding.exception()
+            if isinstance(error, ValueError | PictureExpired):
+                return self._give_up(frame, error)
             self._append(queued, frame, takers, embedding)
         self._pop()
         self._under_way.append(frame)
@@ -447,6 +477,8 @@ class Stream:
         self._tell_missing(self.ledger.position.missing_at_end(item.epoch, item.status.num_kept))
         if item.epoch > self.ledger.position.epoch:
             self.ledger.advance_to(FrameId(item.epoch, 0))
+            for session in self.roster.sessions.values():
+                session.skip_to(FrameId(item.epoch, 0))
         if self.ledger.tell_source(item.status) and item.status.state == SourceState.SOURCE_STATE_ENDED:
             for watch_id in list(self.roster.sessions):
                 self.roster.end(watch_id, Reason.REASON_STREAM_ENDED, for_good=True)
@@ -454,15 +486,18 @@ class Stream:
     def _apply_unreadable(self, item: Unreadable) -> None:
         self._outbox.quarantined.append(item)
         position = self.ledger.position
-        marks = [mark for mark in item.frames if mark.id >= position.next_frame]
-        if marks:
-            self._tell_missing(position.missing_before(marks[0]))
-            first, last, to_ms = marks[0].id, marks[-1].id, marks[-1].media_time_ms
-            gap = Missing(
-                Reason.REASON_UNREADABLE, position.media_time_ms, to_ms, first, last, len(marks), item.reason
-            )
-            self._tell_missing([replace(gap, was_seen=True)])
-        elif not item.frames and position.epoch:
+        untold = self._untold(item)
+        for marks in (
+            [mark for mark in untold if mark.id < position.next_frame],
+            [mark for mark in untold if mark.id >= position.next_frame],
+        ):
+            if marks:
+                self._tell_missing(self.ledger.position.missing_before(marks[0]))
+                from_ms, to_ms = self.ledger.position.media_time_ms, marks[-1].media_time_ms
+                first, last, reason = marks[0].id, marks[-1].id, Reason.REASON_UNREADABLE
+                gap = Missing(reason, from_ms, to_ms, first, last, len(marks), item.reason)
+                self._tell_missing([replace(gap, was_seen=True)])
+        if not item.frames and position.epoch:
             guess = FrameId(position.epoch, position.next_frame_seq + position.num_unreadable)
             at_ms = position.media_time_ms
             gap = Missing(Reason.REASON_UNREADABLE, at_ms, at_ms, guess, guess, 1, item.reason, is_guess=True)
@@ -527,6 +562,16 @@ class Stream:
     def _cancel(self, queued: _Queued) -> None:
         if queued.embedding is not None:
             queued.embedding.cancel()
+
+
+def _marks(item: Item) -> Sequence[FrameMark]:
+    match item:
+        case Frame():
+            return (item.mark,)
+        case Unreadable():
+            return item.frames
+        case Status():
+            return ()
 
 
 def _then(first: Future[A], then: Callable[[A], Future[B]]) -> Future[B]:

@@ -154,7 +154,6 @@ class World:
         self._window_rounds = window_rounds
         self._num_partitions = num_partitions
         self._settings = LlmSettings(commit_period_s=0.001, **llm)
-        self._reader = FrameReader(FrameBudget(min_pixels=SIZE * SIZE, max_pixels=4 * SIZE * SIZE))
         self.take_over()
 
     # What others write
@@ -187,8 +186,10 @@ class World:
 
     # The owner
 
-    def take_over(self) -> None:
-        """A new owner goes on from what was committed; nothing else is left of the old one."""
+    def take_over(self, patch_size: int = 14) -> None:
+        """A new owner goes on from what was committed; nothing else is left of the old one. `patch_size`: of its model;
+        with another one than 14 it can read none of the scripted pictures."""
+        self._reader = FrameReader(FrameBudget(SIZE * SIZE, 4 * SIZE * SIZE, patch_size))
         # Tombstones that the owner wrote come back to it by the log.
         for record in self.logs.topics.get(TOPICS.control, [])[self.view.next_offset :]:
             self.view = self.view.after(record.key, record.value, record.offset)
@@ -284,7 +285,9 @@ class World:
 
     def records(self, stream_id: str, frames: Sequence[FrameRecord]) -> StreamRecords:
         """`frames` are those that could be read."""
-        return StreamRecords(frames, self.events(stream_id), self.state(stream_id))
+        states = [StreamState.FromString(value) for value in self._values(TOPICS.state, stream_id)]
+        last = states.pop() if states else StreamState()
+        return StreamRecords(frames, self.events(stream_id), last, states)
 
     def _values(self, topic: str, stream_id: str) -> list[bytes]:
         return [

@@ -21,6 +21,8 @@ class StreamRecords:
     frames: Sequence[FrameRecord]
     events: Sequence[Event]
     state: StreamState
+    # What was committed before `state`, as far as it is known.
+    earlier: Sequence[StreamState] = ()
 
 
 @dataclass
@@ -120,7 +122,7 @@ def _counts(records: StreamRecords) -> list[str]:
     wrong = []
     frames = kept_frames(records.frames)
     gaps = [
-        (_id(event.gap.first), _id(event.gap.last))
+        event
         for event in records.events
         if event.kind == EventKind.EVENT_KIND_GAP and event.gap.HasField("first")
     ]
@@ -128,7 +130,9 @@ def _counts(records: StreamRecords) -> list[str]:
         if not watch.HasField("activation"):
             continue
         mine = [frame for frame in frames if _id(watch.activation) <= frame < _id(watch.next_frame)]
-        skipped = [frame for frame in mine if any(first <= frame <= last for first, last in gaps)]
+        skipped = [
+            frame for frame in mine if any(_missed(watch, frame, gap, records.earlier) for gap in gaps)
+        ]
         if len(mine) != watch.rounds_decided + len(skipped):
             wrong.append(
                 f"watch {watch.watch_id}: {len(mine)} frames from its activation on, {watch.rounds_decided} decided "
@@ -136,6 +140,23 @@ def _counts(records: StreamRecords) -> list[str]:
             )
         wrong += _unreached(watch, frames)
     return wrong
+
+
+def _missed(watch: WatchState, frame: FrameId, gap: Event, earlier: Sequence[StreamState]) -> bool:
+    """Whether the gap says of this watch that it did not decide the frame. A gap belongs to the whole stream: who had
+    decided the frame before the gap was told is not meant."""
+    if not _id(gap.gap.first) <= frame <= _id(gap.gap.last):
+        return False
+    return not any(
+        _key(before) == _key(watch) and _id(before.next_frame) > frame
+        for state in earlier
+        if state.last_seq < gap.seq
+        for before in state.watches
+    )
+
+
+def _key(watch: WatchState) -> tuple[str, int]:
+    return (watch.watch_id, watch.version)
 
 
 def _unreached(watch: WatchState, frames: list[FrameId]) -> list[str]:

@@ -93,6 +93,7 @@ class ScriptedEngine:
         self.max_sessions = max_sessions
         self.vocab_size = vocab_size
         self.num_refused = 0
+        self.held: set[str] = set()  # sessions that get no turn
 
     def open(
         self,
@@ -152,7 +153,7 @@ class ScriptedEngine:
             raise BadLogits(tuple(bad))
         outputs: list[Decision | Reply] = []
         for session_id, session in self.sessions.items():
-            if not session.queue:
+            if not session.queue or session_id in self.held:
                 continue
             index, round_input = session.queue[0]
             state, steps, number = _script(round_input)

@@ -200,6 +200,33 @@ def test_a_status_of_a_newer_epoch_is_enough_to_overtake_a_worker():
     assert gate.world.telemetry.counts[Metrics.FRAMES_OVERTAKEN[0], ""] == 1
 
 
+def test_a_frame_of_an_overtaken_worker_is_nobodys_after_a_takeover_either():
+    gate = Gate()
+    gate.watch(task=Task.TASK_QA)
+    gate.frames(SILENCE)
+    gate.finish()
+    world, first, former = gate.world, gate.epoch, gate.seq
+    # Another stream holds the committed offset back, so that all of this is read again.
+    world.add_stream("yard")
+    frame = Frame(width=28, height=28, format=1, data=picture(SILENCE).tobytes())
+    yard = FrameRecord(stream_id="yard", epoch=world.begin_epoch("yard"), frames=FrameBatch(frames=[frame]))
+    world.add_watch(Watch(stream_id="yard", watch_id="cars", task=Task.TASK_QA, instruction="cars"))
+    world.send(yard)
+    gate.begin_epoch()
+    gate.status(SourceState.SOURCE_STATE_NOT_FOUND)
+    newer, gate.epoch, gate.seq = gate.epoch, first, former
+    gate.frames(RESPONSE)
+    world.receive(3)
+    world.advance()
+    world.begin_commit()
+    world.committer.commit()
+    assert (world.state(GATE).epoch, world.logs.next_offset) == (newer, 1)
+    world.take_over()
+    gate.epoch, gate.seq = newer, 0
+    gate.frames(SILENCE)
+    assert kinds(gate.finish()) == ["STARTED", "SOURCE", "GAP"]
+
+
 def test_an_open_event_ends_with_its_watch_its_stream_or_its_source():
     for act, reason, ended in (
         (lambda gate: gate.world.remove_watch(GATE, "cars"), "WATCH_REMOVED", True),
@@ -799,6 +826,121 @@ def test_a_window_that_another_model_does_not_take_starts_empty_and_is_counted()
     assert gate.world.telemetry.counts[Metrics.CHECKPOINTS[0], "window refused"] == 1
     gate.frames(RESPONSE)
     assert kinds(gate.finish()) == ["STARTED", "CLOSE", "OPEN", "CLOSE"]
+
+
+def leave_under_way(gate: Gate) -> None:
+    """Commits where frame 0 is decided and frames 1 to 3 are under way; `cars` has decided 1 and 2, `people` none."""
+    world = gate.world
+    gate.watch("cars")
+    gate.watch("people", task=Task.TASK_QA)
+    gate.frames(SILENCE)
+    gate.finish()
+    gate.frames(STANDBY, RESPONSE, SILENCE, steps=0)
+    world.engine.held = {name for name in world.engine.sessions if "people" in name}
+    world.receive(3)
+    world.advance()
+    world.step()
+    world.step()
+    world.begin_commit()
+    world.committer.commit()
+    assert [watch.next_frame.frame_seq for watch in world.state(GATE).watches] == [3, 1]
+    assert world.state(GATE).next_frame_seq == 4
+
+
+@pytest.mark.parametrize(
+    "when", ["at once", "told and not committed", "committed and not learnt", "half told"]
+)
+def test_frames_under_way_that_another_model_cannot_read_are_told(when: str):
+    gate = Gate()
+    leave_under_way(gate)
+    world = gate.world
+    world.take_over(patch_size=16)
+    if when != "at once":
+        world.receive(1 if when == "half told" else 3)
+        world.advance()
+        world.begin_commit()
+        if when != "told and not committed":
+            world.committer.commit()
+        world.take_over(patch_size=16)
+    events = gate.finish()
+    assert kinds(events) == ["STARTED", "STARTED", "OPEN", "CLOSE", "GAP", "GAP", "GAP"]
+    assert gaps(events) == [("UNREADABLE", 1, 1), ("UNREADABLE", 2, 2), ("UNREADABLE", 3, 3)]
+    assert [(e.gap.from_ms, e.gap.to_ms) for e in events[4:]] == [(0, 1000), (1000, 2000), (2000, 3000)]
+    assert len(world.logs.topics[TOPICS.quarantine]) == 3
+    counters = world.state(GATE).counters
+    assert (counters.frames_kept, counters.frames_skipped) == (4, 3)
+    world.take_over()
+    gate.frames(RESPONSE)
+    assert kinds(gate.finish())[7:] == ["CLOSE", "ANSWER"]
+
+
+def test_a_record_half_decided_that_another_model_cannot_read_is_told():
+    gate = Gate()
+    gate.watch()
+    gate.frames(SILENCE)
+    gate.finish()
+    batch = [
+        Frame(
+            frame_seq=number,
+            media_time_ms=number * 1000,
+            width=28,
+            height=28,
+            format=PixelFormat.PIXEL_FORMAT_RGB24,
+            data=picture(SILENCE).tobytes(),
+        )
+        for number in range(1, 7)
+    ]
+    gate.send(FrameRecord(stream_id=GATE, epoch=gate.epoch, frames=FrameBatch(frames=batch)))
+    gate.world.receive(1)
+    gate.world.advance()
+    gate.world.step()
+    gate.world.begin_commit()
+    gate.world.committer.commit()
+    (watch,) = gate.world.state(GATE).watches
+    assert (watch.next_frame.frame_seq, gate.world.state(GATE).next_frame_seq) == (2, 5)
+    gate.world.take_over(patch_size=16)
+    assert gaps(gate.finish()) == [("UNREADABLE", 2, 4), ("UNREADABLE", 5, 6)]
+    assert num_quarantined(gate) == 1
+    counters = gate.world.state(GATE).counters
+    assert (counters.frames_kept, counters.frames_skipped) == (7, 5)
+
+
+def test_a_frame_under_way_that_the_next_encoder_refuses_is_told():
+    gate = Gate()
+    leave_under_way(gate)
+    gate.world.take_over()
+    gate.world.encoder.refused = {2}
+    events = gate.finish()
+    assert gaps(events) == [("UNREADABLE", 2, 2)]
+    assert len(gate.world.logs.topics[TOPICS.quarantine]) == 1
+
+
+def test_a_hole_that_was_explained_is_not_told_again_for_the_frame_after_it():
+    gate = Gate()
+    gate.watch()
+    gate.frames(SILENCE)
+    gate.finish()
+    gate.world.logs.append(TOPICS.frames, b"gate", b"\xff\xff", [])
+    gate.seq += 1
+    gate.frames(SILENCE)
+    gate.world.receive(2)
+    gate.world.advance()
+    gate.world.begin_commit()
+    gate.world.committer.commit()
+    gate.world.take_over()
+    assert gaps(gate.finish()) == [("UNREADABLE", 1, 1)]
+
+
+@pytest.mark.parametrize(("num_left", "expired"), [(0, (1, 3)), (2, (1, 1))])
+def test_frames_under_way_that_retention_takes_are_told(num_left: int, expired: tuple[int, int]):
+    gate = Gate()
+    leave_under_way(gate)
+    gate.world.logs.begins[TOPICS.frames] = gate.world.logs.end(TOPICS.frames) - num_left
+    gate.world.take_over()
+    gate.frames(RESPONSE)
+    events = gate.finish()
+    assert gaps(events) == [("EXPIRED", *expired)]
+    assert kinds(events)[-2:] == ["CLOSE", "ANSWER"]
 
 
 def condition(gate: Gate) -> str:
