@@ -12,6 +12,10 @@ from streamo.v1.frame_pb2 import FrameRecord
 from streamo.v1.state_pb2 import StreamState, WatchState
 
 FrameId = tuple[int, int]  # epoch, frame_seq
+WatchKey = tuple[str, int]  # id, version
+
+_RESPONSE = 2  # in a window's states
+_REPLIES = (EventKind.EVENT_KIND_CLOSE, EventKind.EVENT_KIND_ANSWER)
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class _Watch:
 
 
 def violations(records: StreamRecords) -> list[str]:
-    return _order(records.events) + _life_cycles(records) + _counts(records)
+    return _order(records) + _life_cycles(records) + _counts(records)
 
 
 def kept_frames(frames: Sequence[FrameRecord]) -> list[FrameId]:
@@ -48,16 +52,33 @@ def kept_frames(frames: Sequence[FrameRecord]) -> list[FrameId]:
     return sorted(kept)
 
 
-def _order(events: Sequence[Event]) -> list[str]:
-    found = [event.seq for event in events]
-    if found and found != list(range(found[0], found[0] + len(found))):
-        return [f"seq is not dense: {found}"]
+def is_missed(records: StreamRecords, watch: WatchKey, frame: FrameId) -> bool:
+    """Whether a gap tells that the watch did not decide the frame. A gap belongs to the whole stream: a watch that had
+    decided the frame before it was told is not meant."""
+    return any(
+        event.kind == EventKind.EVENT_KIND_GAP
+        and event.gap.HasField("first")
+        and _id(event.gap.first) <= frame <= _id(event.gap.last)
+        and not any(
+            _key(before) == watch and _id(before.next_frame) > frame
+            for state in records.earlier
+            if state.last_seq < event.seq
+            for before in state.watches
+        )
+        for event in records.events
+    )
+
+
+def _order(records: StreamRecords) -> list[str]:
+    found = [event.seq for event in records.events]
+    if found != list(range(1, records.state.last_seq + 1)):
+        return [f"seq is not 1 to {records.state.last_seq}: {found}"]
     return []
 
 
 def _life_cycles(records: StreamRecords) -> list[str]:
     wrong: list[str] = []
-    watches: dict[tuple[str, int], _Watch] = {}
+    watches: dict[WatchKey, _Watch] = {}
     ids = Counter(event.event_id for event in records.events if event.kind != EventKind.EVENT_KIND_GAP)
     opened = {event.event_id for event in records.events if event.kind == EventKind.EVENT_KIND_OPEN}
     for event_id, count in ids.items():
@@ -121,41 +142,43 @@ def _apply(watch: _Watch, event: Event, at: str) -> list[str]:
 def _counts(records: StreamRecords) -> list[str]:
     wrong = []
     frames = kept_frames(records.frames)
-    gaps = [
-        event
-        for event in records.events
-        if event.kind == EventKind.EVENT_KIND_GAP and event.gap.HasField("first")
-    ]
     for watch in records.state.watches:
         if not watch.HasField("activation"):
             continue
         mine = [frame for frame in frames if _id(watch.activation) <= frame < _id(watch.next_frame)]
-        skipped = [
-            frame for frame in mine if any(_missed(watch, frame, gap, records.earlier) for gap in gaps)
-        ]
+        skipped = [frame for frame in mine if is_missed(records, _key(watch), frame)]
         if len(mine) != watch.rounds_decided + len(skipped):
             wrong.append(
                 f"watch {watch.watch_id}: {len(mine)} frames from its activation on, {watch.rounds_decided} decided "
                 f"and {len(skipped)} named in gaps"
             )
-        wrong += _unreached(watch, frames)
+        decided = [frame for frame in mine if frame not in skipped]
+        wrong += _replies(watch, decided, records.events) + _unreached(watch, frames)
     return wrong
 
 
-def _missed(watch: WatchState, frame: FrameId, gap: Event, earlier: Sequence[StreamState]) -> bool:
-    """Whether the gap says of this watch that it did not decide the frame. A gap belongs to the whole stream: who had
-    decided the frame before the gap was told is not meant."""
-    if not _id(gap.gap.first) <= frame <= _id(gap.gap.last):
-        return False
-    return not any(
-        _key(before) == _key(watch) and _id(before.next_frame) > frame
-        for state in earlier
-        if state.last_seq < gap.seq
-        for before in state.watches
+def _replies(watch: WatchState, decided: list[FrameId], events: Sequence[Event]) -> list[str]:
+    """Of the rounds in the window exactly those that responded have told a reply, once each."""
+    window = watch.window
+    frames = [frame for frame in decided if window.num_rounds and frame >= _id(window.first)]
+    if len(frames) != window.num_rounds:
+        return [
+            f"watch {watch.watch_id}: {window.num_rounds} rounds in the window, {len(frames)} decided frames"
+        ]
+    states = [window.states[index // 4] >> 2 * (index % 4) & 3 for index in range(window.num_rounds)]
+    responded = [frame for frame, state in zip(frames, states, strict=True) if state == _RESPONSE]
+    told = sorted(
+        _id(event.frame)
+        for event in events
+        if (event.watch_id, event.watch_version) == _key(watch) and event.kind in _REPLIES
+        if window.num_rounds and _id(event.frame) >= _id(window.first)
     )
+    if told != responded:
+        return [f"watch {watch.watch_id}: frames {responded} responded, and replies are told of {told}"]
+    return []
 
 
-def _key(watch: WatchState) -> tuple[str, int]:
+def _key(watch: WatchState) -> WatchKey:
     return (watch.watch_id, watch.version)
 
 
