@@ -325,10 +325,11 @@ class Stream:
     def _untold(self, item: Item) -> Sequence[FrameMark]:
         """Frames that cannot be read and are neither told nor decided: those that no watch has had, and those that
         were under way before a takeover."""
-        if not isinstance(item, Unreadable):
+        if not isinstance(item, Unreadable) or self._added is None:
             return []
+        own = [mark for mark in item.frames if mark.id.epoch >= self._added.version]  # not of a former stream
         next_frame = self.ledger.position.next_frame
-        return [mark for mark in item.frames if mark.id >= next_frame or self.roster.takers(mark.id)]
+        return [mark for mark in own if mark.id >= next_frame or self.roster.takers(mark.id)]
 
     def _pass_frame(self, queued: _Queued, frame: Frame, at_end: bool) -> bool:
         position = self._position_with_shed

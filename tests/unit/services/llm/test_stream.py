@@ -565,6 +565,20 @@ def test_unreadable_records_are_named_quarantined_and_explain_the_hole():
     assert headers["reason"]
 
 
+def test_an_unreadable_record_of_a_former_stream_is_not_told_of_the_next_one():
+    gate = Gate()
+    gate.frames(SILENCE)
+    bad = Frame(frame_seq=1, media_time_ms=1000, width=1, height=1)
+    gate.world.send(FrameRecord(stream_id=GATE, epoch=gate.epoch, frames=FrameBatch(frames=[bad])))
+    gate.world.remove_stream(GATE)
+    gate.world.add_stream(GATE, "rtsp://gate/")
+    gate.begin_epoch()
+    gate.watch()
+    gate.frames(RESPONSE)
+    assert kinds(gate.finish()) == ["STARTED", "CLOSE"]
+    assert len(gate.world.logs.topics[TOPICS.quarantine]) == 1
+
+
 def test_a_record_without_a_stream_is_quarantined_alone():
     gate = Gate()
     gate.world.logs.append(TOPICS.frames, None, b"junk", [])
