@@ -161,7 +161,7 @@ class World:
     def control(self, key: bytes, record: ControlRecord | None) -> int:
         value = None if record is None else record.SerializeToString()
         offset = self.logs.append(TOPICS.control, key, value)
-        self.view = self.view.after(key, value, offset)
+        self._read_control()
         return offset
 
     def add_stream(self, stream_id: str, source: str = "rtsp://gate/") -> int:
@@ -184,15 +184,19 @@ class World:
     def send(self, record: FrameRecord) -> None:
         self.logs.append(TOPICS.frames, record.stream_id.encode(), record.SerializeToString())
 
+    def expire(self, begin: int) -> None:
+        """Retention deletes the frames below `begin`; an owner that has not read up to there takes over anew."""
+        self.logs.begins[TOPICS.frames] = max(begin, self.logs.begin(TOPICS.frames))
+        if self._next_read < begin:
+            self.take_over()
+
     # The owner
 
     def take_over(self, patch_size: int = 14) -> None:
         """A new owner goes on from what was committed; nothing else is left of the old one. `patch_size`: of its model;
         with another one than 14 it can read none of the scripted pictures."""
         self._reader = FrameReader(FrameBudget(SIZE * SIZE, 4 * SIZE * SIZE, patch_size))
-        # Tombstones that the owner wrote come back to it by the log.
-        for record in self.logs.topics.get(TOPICS.control, [])[self.view.next_offset :]:
-            self.view = self.view.after(record.key, record.value, record.offset)
+        self._read_control()
         self.engine = self._make_engine()
         self.parts = Parts(
             self.engine,
@@ -236,8 +240,7 @@ class World:
         self.partition.receive(records)
 
     def advance(self) -> bool:
-        for record in self.logs.topics.get(TOPICS.control, [])[self.view.next_offset :]:
-            self.view = self.view.after(record.key, record.value, record.offset)
+        self._read_control()
         return self.partition.advance(self.view, self._next_read >= self.logs.end(TOPICS.frames))
 
     def step(self) -> None:
@@ -273,6 +276,7 @@ class World:
             self.advance()
             self.begin_commit()
             self.committer.commit()
+        self._read_control()
 
     # What is visible
 
@@ -293,6 +297,11 @@ class World:
         return [
             record.value for record in self.logs.topics.get(topic, []) if record.key == stream_id.encode()
         ]
+
+    def _read_control(self) -> None:
+        """Tombstones that the owner wrote come back to it by the log."""
+        for record in self.logs.topics.get(TOPICS.control, [])[self.view.next_offset :]:
+            self.view = self.view.after(record.key, record.value, record.offset)
 
     def _save(self, checkpoints: Sequence[Checkpoint]) -> None:
         self.redis.update({checkpoint.state.stream_id: checkpoint for checkpoint in checkpoints})
