@@ -181,15 +181,16 @@ def _plan(stream_id: str, watch: WatchState) -> _Plan:
 
 def _fill(plan: _Plan, frames: Mapping[int, Sequence[Frame]]) -> None:
     """Gives each round its frame, and drops the rounds up to the last one that has none."""
-    next_frame = FrameId.of(plan.watch.next_frame)
+    first, next_frame = FrameId.of(plan.watch.window.first), FrameId.of(plan.watch.next_frame)
     by_offset: dict[int, list[_PlannedRound]] = {}
     for planned in plan.rounds:
         by_offset.setdefault(planned.offset, []).append(planned)
     for offset, rounds in by_offset.items():
-        # A window may begin or end within a record; of every other it holds all frames.
-        decided = [frame for frame in frames.get(offset, ()) if frame.id < next_frame]
-        for planned, frame in zip(reversed(rounds), reversed(decided), strict=False):
-            planned.frame = frame
+        # A window may begin or end within a record. Of one that was decided in part nobody can say which frames were.
+        decided = [frame for frame in frames.get(offset, ()) if first <= frame.id < next_frame]
+        if len(decided) == len(rounds):
+            for planned, frame in zip(rounds, decided, strict=True):
+                planned.frame = frame
     lost = [index for index, planned in enumerate(plan.rounds) if planned.frame is None]
     plan.rounds = plan.rounds[lost[-1] + 1 :] if lost else plan.rounds
 

@@ -829,6 +829,30 @@ def test_a_window_whose_reply_is_lost_starts_empty_and_is_counted():
     assert events[-1].event_id == events[-2].event_id  # what was open is closed all the same
 
 
+def test_a_window_does_not_take_one_frame_of_a_record_for_another():
+    gate = Gate()
+    gate.watch()
+    gate.world.encoder.refused = {9}
+    frames = [
+        Frame(
+            frame_seq=number,
+            media_time_ms=number * 1000,
+            width=28,
+            height=28,
+            format=PixelFormat.PIXEL_FORMAT_RGB24,
+            data=picture(state, 0, shown).tobytes(),
+        )
+        for number, (state, shown) in enumerate([(RESPONSE, 0), (SILENCE, 9), (SILENCE, 2)])
+    ]
+    gate.send(FrameRecord(stream_id=GATE, epoch=gate.epoch, frames=FrameBatch(frames=frames)))
+    gate.seq = 3
+    gate.frames(RESPONSE)
+    assert kinds(gate.finish()) == ["STARTED", "CLOSE", "GAP", "CLOSE"]
+    gate.world.take_over()  # the engine checks each reply
+    (session,) = gate.world.engine.sessions.values()
+    assert len(session.past) == 1
+
+
 def test_a_window_that_another_model_does_not_take_starts_empty_and_is_counted():
     gate = Gate()
     gate.watch()
