@@ -339,6 +339,19 @@ class History:
                 if kept and watch.HasField("activation"):
                     assert (watch.next_frame.epoch, watch.next_frame.frame_seq) > max(kept)
 
+    def start_all(self) -> None:
+        """Once there is room, no watch waits for it any longer, whoever owns its stream."""
+        self.world.take_over()
+        self.world.now_us += 31_000_000
+        for stream_id in sorted(self.added):
+            self._send(stream_id, [(State.SILENCE, 0)])
+        self.world.finish()
+        for stream_id in self.added:
+            known = {watch.watch_id: watch for watch in self.world.state(stream_id).watches}
+            for watch_id in self.world.view.watches_of(stream_id):
+                watch = known[watch_id]
+                assert watch.HasField("activation") or watch.ended not in (0, Reason.REASON_NO_ROOM)
+
     def _add(self, stream_id: str) -> None:
         self.version[stream_id] = self.world.add_stream(stream_id)
         self.first_version.setdefault(stream_id, self.version[stream_id])
@@ -419,6 +432,8 @@ def test_the_promise_holds_over_any_history(turns: list[tuple[Action, ...]]) -> 
         if action[0] in ("commit", "crash"):
             run.check()
     run.finish()
+    run.check()
+    run.start_all()
     run.check()
     opens = [e for s in STREAMS for e in run.world.events(s) if e.kind == EventKind.EVENT_KIND_OPEN]
     assert len({event.event_id for event in opens}) == len(opens)
