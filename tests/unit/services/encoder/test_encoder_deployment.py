@@ -50,6 +50,8 @@ def run() -> Run:
             )
 
         told = asyncio.run(ask())
+        # Serve keeps the queue with the class; with it nobody after us in this process could deploy that.
+        Encoder.func_or_class._encode_batch.set_max_batch_size.__self__._queue = None
     return Run(encoder, good, [*told[:4], *told[8:]], told[4:8], batches)
 
 
