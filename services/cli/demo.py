@@ -94,9 +94,8 @@ class Demo:
             self._watches = (DemoWatch("video", "mine", task, instruction),)
         self._received: list[Received] = []
         self._ended = threading.Event()  # the user's video is over, or cannot be played
-        self.has_failed = (
-            False  # it ended for that, or since nothing could be heard any more; said when it happened
-        )
+        # It could not be played, or nothing could be heard any more: said when it happened.
+        self.has_failed = False
 
     def run(self) -> DemoSummary:
         """Raises ServiceError or ClientError where something cannot be started or added."""

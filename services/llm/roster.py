@@ -100,6 +100,11 @@ class Roster:
     def takers(self, frame: FrameId) -> list[Session]:
         return [session for session in self.sessions.values() if session.next_to_append <= frame]
 
+    def skip_to(self, frame: FrameId) -> None:
+        """Frames below are no watch's any more. Only while no round is under way."""
+        for session in self.sessions.values():
+            session.skip_to(frame)
+
     def start(self, watch: Watch, frame: FrameMark) -> Session | None:
         """Starts a watch at this frame. One that is refused is ended at once, or waits for room; then None."""
         if watch.task not in Task.values():

@@ -478,8 +478,7 @@ class Stream:
         self._tell_missing(self.ledger.position.missing_at_end(item.epoch, item.status.num_kept))
         if item.epoch > self.ledger.position.epoch:
             self.ledger.advance_to(FrameId(item.epoch, 0))
-            for session in self.roster.sessions.values():
-                session.skip_to(FrameId(item.epoch, 0))
+            self.roster.skip_to(FrameId(item.epoch, 0))
         if self.ledger.tell_source(item.status) and item.status.state == SourceState.SOURCE_STATE_ENDED:
             for watch_id in list(self.roster.sessions):
                 self.roster.end(watch_id, Reason.REASON_STREAM_ENDED, for_good=True)
@@ -520,8 +519,7 @@ class Stream:
         for gap in missing:
             self.ledger.tell_missing(gap)
             if gap.last is not None and not gap.is_guess:
-                for session in self.roster.sessions.values():
-                    session.skip_to(gap.last.following)
+                self.roster.skip_to(gap.last.following)
 
     def _pop(self) -> None:
         queued = self._queue.popleft()

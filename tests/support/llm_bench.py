@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-from kafka import KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 
 from models.vlm.state import State
 from services.shared.control_log import ControlWriter, epoch_key, stream_key, watch_key
-from services.shared.kafka import producer, reader
+from services.shared.kafka import producer
 from services.shared.settings import KafkaSettings
 from services.shared.topics import Topics, partition_of
 from streamo.v1.control_pb2 import ControlRecord, EpochBegin
@@ -22,6 +22,7 @@ from streamo.v1.task_pb2 import Task
 from streamo.v1.watch_pb2 import Watch
 from support.promise import StreamRecords
 from support.scripted_engine import picture
+from support.topic_records import topic_records
 
 
 class Bench:
@@ -94,14 +95,7 @@ class Bench:
 
     def read(self, topic: str, partition: int) -> list[tuple[bytes | None, bytes | None]]:
         """All that is committed, in log order."""
-        found = TopicPartition(topic, partition)
-        with reader(self.settings, [found]) as consumer:
-            end = consumer.end_offsets([found])[found]
-            consumer.seek_to_beginning(found)
-            records = []
-            while consumer.position(found) < end:
-                records += consumer.poll(timeout_ms=200).get(found, [])
-            return [(record.key, record.value) for record in records]
+        return topic_records(self.settings, topic, partition)
 
     def events(self, stream_id: str) -> list[Event]:
         return [Event.FromString(value) for value in self._of(self.topics.events, stream_id)]

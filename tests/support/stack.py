@@ -5,11 +5,9 @@ from contextlib import suppress
 
 import psutil
 import redis
-from kafka import TopicPartition
 
 from services.local.local_stack import LocalStack
 from services.local.ray_cluster import temp_dir
-from services.shared.kafka import reader
 from services.shared.settings import KafkaSettings
 from services.shared.topics import Topics, partition_of
 from streamo.v1.event_pb2 import Event
@@ -17,6 +15,7 @@ from streamo.v1.frame_pb2 import FrameRecord
 from streamo.v1.state_pb2 import StreamState
 from support.promise import StreamRecords
 from support.span_collector import SpanCollector
+from support.topic_records import topic_records
 
 # Of every simulated camera, and one that they refuse.
 USERNAME, PASSWORD, WRONG_PASSWORD = "ann", "canary7c1e53", "canary0f9b42"
@@ -80,16 +79,9 @@ def everything_told(stack: LocalStack, collector: SpanCollector) -> Iterator[tup
 
 
 def _values(settings: KafkaSettings, topic: str, number: int) -> list[tuple[str, bytes]]:
-    partition = TopicPartition(topic, number)
-    found = []
-    with reader(settings, [partition]) as consumer:
-        consumer.seek_to_beginning(partition)
-        end = consumer.end_offsets([partition])[partition]
-        while consumer.position(partition) < end:
-            for record in consumer.poll(timeout_ms=500).get(partition, []):
-                if record.value is not None:
-                    found.append((record.key.decode(), record.value))
-    return found
+    """Tombstones left out."""
+    records = topic_records(settings, topic, number)
+    return [(key.decode(), value) for key, value in records if key is not None and value is not None]
 
 
 def replica_process(stack: LocalStack, deployment: str) -> psutil.Process | None:

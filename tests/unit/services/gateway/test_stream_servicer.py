@@ -2,7 +2,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.gateway_parts import ControlInMemory, EventsInMemory
+from support.control_in_memory import ControlInMemory
+from support.one_partition_log import OnePartitionLog
 
 from services.gateway.stream_servicer import StreamServicer
 from services.shared.control_log import end_key, epoch_key, stream_key, watch_key
@@ -32,7 +33,7 @@ def call(control: ControlInMemory, method: str, request: object) -> None:
     async def whole() -> Any:
         desk = control.desk()
         try:
-            await getattr(StreamServicer(desk, EventsInMemory(), lambda: 7), method)(request, None)
+            await getattr(StreamServicer(desk, OnePartitionLog(), lambda: 7), method)(request, None)
         finally:
             desk.close()
 

@@ -27,6 +27,20 @@ SILENCE, STANDBY, RESPONSE = State.SILENCE, State.STANDBY, State.RESPONSE
 GATE = "gate"
 
 
+def scripted_frame(
+    number: int, state: State, steps: int = 0, shown: int | None = None, **values: int
+) -> Frame:
+    """`shown`: the number in the picture, else the frame's own."""
+    return Frame(
+        frame_seq=number,
+        width=28,
+        height=28,
+        format=PixelFormat.PIXEL_FORMAT_RGB24,
+        data=picture(state, steps, number if shown is None else shown).tobytes(),
+        **{"media_time_ms": number * 1000, **values},
+    )
+
+
 class Gate:
     """A stream with frames a second apart."""
 
@@ -47,25 +61,32 @@ class Gate:
 
     def frames(self, *states: State, steps: int = 1) -> None:
         for state in states:
-            frame = Frame(
-                frame_seq=self.seq,
+            frame = scripted_frame(
+                self.seq,
+                state,
+                steps,
                 media_time_ms=len(self.sent) * 1000,
                 captured_at_us=self.world.now_us,
-                width=28,
-                height=28,
-                format=PixelFormat.PIXEL_FORMAT_RGB24,
-                data=picture(state, steps, self.seq).tobytes(),
                 num_seen=4,
             )
-            self.send(
-                FrameRecord(
-                    stream_id=GATE,
-                    epoch=self.epoch,
-                    frames=FrameBatch(frames=[frame]),
-                    is_recording=self.is_recording,
-                )
-            )
+            self.batch([frame])
             self.seq += 1
+
+    def late_frame(self, epoch: int) -> None:
+        """Of the worker of an older epoch, whose numbers are one with those of the newer in this test."""
+        newer, self.epoch = self.epoch, epoch
+        self.frames(SILENCE)
+        self.epoch = newer
+
+    def batch(self, frames: Sequence[Frame]) -> None:
+        self.send(
+            FrameRecord(
+                stream_id=GATE,
+                epoch=self.epoch,
+                frames=FrameBatch(frames=frames),
+                is_recording=self.is_recording,
+            )
+        )
 
     def status(self, state: SourceState, num_kept: int = 0) -> None:
         status = SourceStatus(state=state, num_kept=num_kept, detail="said ingest")
@@ -173,9 +194,7 @@ def test_a_frame_of_an_overtaken_worker_is_nobodys():
     old = gate.epoch
     gate.begin_epoch()
     gate.frames(SILENCE)
-    gate.epoch, new = old, gate.epoch
-    gate.frames(SILENCE)
-    gate.epoch = new
+    gate.late_frame(old)
     gate.frames(SILENCE)
     events = gate.finish()
     assert gate.world.state(GATE).watches[0].rounds_decided == 3
@@ -191,9 +210,8 @@ def test_a_status_of_a_newer_epoch_is_enough_to_overtake_a_worker():
     old = gate.epoch
     gate.begin_epoch()
     gate.status(SourceState.SOURCE_STATE_DISCONNECTED)
-    gate.epoch, new = old, gate.epoch
-    gate.frames(SILENCE)
-    gate.epoch, gate.seq = new, 0
+    gate.late_frame(old)
+    gate.seq = 0
     gate.frames(SILENCE)
     assert gaps(gate.finish()) == [("DISCONNECTED", 0, 0)]
     assert gate.world.state(GATE).watches[0].rounds_decided == 2
@@ -833,18 +851,8 @@ def test_a_window_does_not_take_one_frame_of_a_record_for_another():
     gate = Gate()
     gate.watch()
     gate.world.encoder.refused = {9}
-    frames = [
-        Frame(
-            frame_seq=number,
-            media_time_ms=number * 1000,
-            width=28,
-            height=28,
-            format=PixelFormat.PIXEL_FORMAT_RGB24,
-            data=picture(state, 0, shown).tobytes(),
-        )
-        for number, (state, shown) in enumerate([(RESPONSE, 0), (SILENCE, 9), (SILENCE, 2)])
-    ]
-    gate.send(FrameRecord(stream_id=GATE, epoch=gate.epoch, frames=FrameBatch(frames=frames)))
+    pictures = [(RESPONSE, 0), (SILENCE, 9), (SILENCE, 2)]
+    gate.batch([scripted_frame(n, state, shown=shown) for n, (state, shown) in enumerate(pictures)])
     gate.seq = 3
     gate.frames(RESPONSE)
     assert kinds(gate.finish()) == ["STARTED", "CLOSE", "GAP", "CLOSE"]
@@ -917,18 +925,7 @@ def test_a_record_half_decided_that_another_model_cannot_read_is_told():
     gate.watch()
     gate.frames(SILENCE)
     gate.finish()
-    batch = [
-        Frame(
-            frame_seq=number,
-            media_time_ms=number * 1000,
-            width=28,
-            height=28,
-            format=PixelFormat.PIXEL_FORMAT_RGB24,
-            data=picture(SILENCE).tobytes(),
-        )
-        for number in range(1, 7)
-    ]
-    gate.send(FrameRecord(stream_id=GATE, epoch=gate.epoch, frames=FrameBatch(frames=batch)))
+    gate.batch([scripted_frame(number, SILENCE, shown=0) for number in range(1, 7)])
     gate.world.receive(1)
     gate.world.advance()
     gate.world.step()
