@@ -1,7 +1,6 @@
 """What this machine needs to run Streamo, each thing looked at for real, with how to mend it."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -111,22 +110,14 @@ class Doctor:
         return Finding("video", not missing, found, mend)
 
     def _model(self) -> Finding:
+        from services.local.model_directory import how_to_mend, missing_files
+
         path = self._settings.model.path
-        mend = "set STREAMO_MODEL__PATH to a checkpoint's directory, or train one: `make train-tiny`"
-        needed = ("config.json", "tokenizer.json", "preprocessor_config.json")
-        missing = [name for name in needed if not os.access(path / name, os.R_OK)]
-        weights = list(path.glob("*.safetensors"))
-        if not weights:
-            missing.append("*.safetensors")
+        missing = missing_files(path)
         if missing:
-            return Finding("model", False, f"{path} lacks {', '.join(missing)}", mend)
-        if not os.access(path / "streamo.json", os.R_OK):
-            mend = "prepare it: `streamo model prepare`, and tune it (docs/training.md)"
-            return Finding(
-                "model", False, f"{path} lacks streamo.json: it was not prepared for streams", mend
-            )
+            return Finding("model", False, f"{path} lacks {', '.join(missing)}", how_to_mend(missing))
         architecture = ", ".join(json.loads((path / "config.json").read_text()).get("architectures", []))
-        size_mb = sum(file.stat().st_size for file in weights) / 1e6
+        size_mb = sum(file.stat().st_size for file in path.glob("*.safetensors")) / 1e6
         return Finding("model", True, f"{architecture}, {size_mb:.0f} MB in {path}")
 
     def _port(self) -> Finding:

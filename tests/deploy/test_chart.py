@@ -112,6 +112,7 @@ def test_no_block_of_values_takes_a_name_that_it_does_not_know():
         ("ray.sharedMemory", "1.5Gi"),
         ("ray.sharedMemory", "1000000000"),
         ("ray.sharedMemory", "0Gi"),
+        ("ray.sharedMemory", "83Mi"),
         ("kafka.mode", "embedded"),
         ("kafka.port", 0),
         ("kafka.strimzi.nodes", 0),

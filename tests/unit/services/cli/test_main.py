@@ -228,7 +228,9 @@ def test_what_the_system_refuses_is_told_in_one_line(
     "missing",
     ["config.json", "tokenizer.json", "preprocessor_config.json", "streamo.json", "model.safetensors"],
 )
-def test_doctor_passes_no_checkpoint_that_cannot_be_served(tmp_path: Path, missing: str) -> None:
+def test_neither_doctor_nor_up_passes_a_checkpoint_that_cannot_be_served(
+    tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for file in Settings().model.path.iterdir():
         if file.name != missing:
             (tmp_path / file.name).symlink_to(file.resolve())
@@ -236,3 +238,8 @@ def test_doctor_passes_no_checkpoint_that_cannot_be_served(tmp_path: Path, missi
     model = next(finding for finding in Doctor(settings, tmp_path).findings() if finding.name == "model")
     assert not model.is_well
     assert missing.replace("model.safetensors", "*.safetensors") in model.found
+    monkeypatch.setenv("STREAMO_MODEL__PATH", str(tmp_path))
+    directory = tmp_path / "stack"
+    assert run_main("up", "--directory", str(directory), monkeypatch=monkeypatch) == 1
+    assert model.found in capsys.readouterr().err
+    assert json.loads((directory / "stack.json").read_text())["processes"] == []
