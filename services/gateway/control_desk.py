@@ -38,6 +38,11 @@ class ControlDesk:
         end = await self._history.control_end()
         return await self._run(lambda: self._reader.wait_for(end, self._timeout_s))
 
+    @property
+    def newest_view(self) -> ControlView:
+        """What this gateway has read, without asking Kafka whether there is more."""
+        return self._reader.view
+
     async def write(self, key: bytes, record: ControlRecord | None) -> int:
         """Returns the record's offset, once this gateway has read it. None takes the key away."""
         return await self.write_all([(key, record)])

@@ -23,6 +23,8 @@ from streamo.v1.watch_pb2_grpc import WatchServiceServicer
 
 # The owner ends an overdue question itself; the gateway waits this much longer to hear of it.
 _GRACE_S = 5.0
+# Between two looks whether the stream of a question is still there.
+_LOOK_PERIOD_S = 1.0
 
 
 class WatchServicer(WatchServiceServicer):
@@ -90,7 +92,8 @@ class WatchServicer(WatchServiceServicer):
         )
         with self._subscriptions.place() as subscribe:
             async with self._desk.lock(watch.stream_id):
-                self._check_goes_on(await self._desk.view(), watch.stream_id)
+                view = await self._desk.view()
+                self._check_goes_on(view, watch.stream_id)
                 wanted = Filter(frozenset({watch.stream_id}), frozenset({watch.watch_id}))
                 subscription = subscribe(Cursor(wanted, self._subscriptions.ends(wanted)))
                 try:
@@ -100,9 +103,13 @@ class WatchServicer(WatchServiceServicer):
                     raise
             try:
                 async with asyncio.timeout(timeout_s + _GRACE_S):
-                    return pb.AskResponse(answer=await _answer(subscription, watch))
+                    version = view.streams[watch.stream_id].version
+                    return pb.AskResponse(answer=await self._answer(subscription, watch, version))
             except _Ended as ended:
                 raise _as_error(ended.event, watch, timeout_s) from None
+            except _Removed:
+                self._remove(watch)  # another gateway may have removed the stream without knowing of it
+                raise NotFound(_was_removed(watch)) from None
             except TimeoutError:
                 self._remove(watch)
                 raise TimedOut(_no_answer(watch, timeout_s)) from None
@@ -136,6 +143,31 @@ class WatchServicer(WatchServiceServicer):
         record = ControlRecord(watch=watch)
         watch.version = await self._desk.write(watch_key(watch.stream_id, watch.watch_id), record)
 
+    async def _answer(self, subscription: Subscription, watch: pb.Watch, stream_version: int) -> Event:
+        """Raises _Ended, and _Removed where the stream is gone and its owner says nothing of the question: it does not
+        where the question had not started."""
+        answered = asyncio.ensure_future(_answer(subscription, watch))
+        removed = asyncio.ensure_future(self._removed(watch.stream_id, stream_version))
+        try:
+            await asyncio.wait((answered, removed), return_when=asyncio.FIRST_COMPLETED)
+            if not answered.done():
+                removed.result()
+                raise _Removed
+            return answered.result()
+        finally:
+            answered.cancel()
+            removed.cancel()
+            await asyncio.gather(answered, removed, return_exceptions=True)
+
+    async def _removed(self, stream_id: str, version: int) -> None:
+        """Returns a while after `control` held the stream for the last time: what its owner says comes first."""
+        while True:
+            added = self._desk.newest_view.streams.get(stream_id)
+            if added is None or added.version != version:
+                break
+            await asyncio.sleep(_LOOK_PERIOD_S)
+        await asyncio.sleep(_GRACE_S)
+
     def _remove(self, watch: pb.Watch) -> None:
         """In the background: whoever asked is gone. The owner would end it too, but only at its time-out."""
 
@@ -151,6 +183,10 @@ class WatchServicer(WatchServiceServicer):
 class _Ended(Exception):
     def __init__(self, event: Event) -> None:
         self.event = event
+
+
+class _Removed(Exception):
+    pass
 
 
 async def _answer(subscription: Subscription, watch: pb.Watch) -> Event:
@@ -171,9 +207,13 @@ def _as_error(ended: Event, watch: pb.Watch, timeout_s: float) -> ServiceError:
         case Reason.REASON_REFUSED:
             return Refused(f"the question cannot be asked: {ended.detail or 'no reason was given'}")
         case Reason.REASON_STREAM_REMOVED:
-            return NotFound(f"stream {watch.stream_id} was removed before there was an answer")
+            return NotFound(_was_removed(watch))
     detail = f" ({ended.detail})" if ended.detail else ""
     return Refused(f"the question ended without an answer: {enum_name(Reason, ended.reason)}{detail}")
+
+
+def _was_removed(watch: pb.Watch) -> str:
+    return f"stream {watch.stream_id} was removed before there was an answer"
 
 
 def _no_answer(watch: pb.Watch, timeout_s: float) -> str:

@@ -242,6 +242,22 @@ def test_a_question_that_ends_without_an_answer_says_why(
         assert refusal(lambda: question.answer.result(20))[0] == code
 
 
+@pytest.mark.parametrize("is_added_again", [False, True])
+def test_a_question_whose_stream_is_removed_does_not_wait_for_its_time_out(
+    client: Client, control: ControlReader, is_added_again: bool
+) -> None:
+    """Its owner says nothing of a question that had not started."""
+    client.add_stream("cam", "/a.mp4")
+    with ThreadPoolExecutor(1) as threads:
+        question = Question(threads, client, control, 600)
+        client.remove_stream("cam")
+        if is_added_again:
+            client.add_stream("cam", "/a.mp4")
+        code, text = refusal(lambda: question.answer.result(60))
+    assert code == grpc.StatusCode.NOT_FOUND
+    assert "removed" in text
+
+
 def test_a_question_nobody_waits_for_is_taken_away(
     gateway: RunningGateway, client: Client, control: ControlReader
 ) -> None:
