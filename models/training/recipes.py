@@ -121,7 +121,7 @@ def tiny() -> ScratchRecipe:
             ),
             # What was missed is told a moment later rather than never.
             LaterPass(
-                max_steps=500,
+                max_steps=400,
                 batch_size=4,
                 clips=replace(windows, mistaken=0.7, late_rounds=2, first_clip=20_000),
                 learning_rate=3e-4,
