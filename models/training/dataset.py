@@ -56,9 +56,9 @@ def make_example(
     """The dialogue of a sample, with labels on every reply and on the token that ends it.
 
     `given`: the rounds that stand in the dialogue, where some are not those of the sample. Of a round whose state is
-    another only the right state is learnt; of a reply in other words the right word after each of them, or, where it
-    has not as many tokens, up to the first that is another. `window_rounds`: of the session that serves the sample;
-    where it has more rounds, the window slides on the way, as it does there.
+    another only the right state is learnt; of a reply in other words, which has to have as many tokens, the right word
+    after each of them. `window_rounds`: of the session that serves the sample; where it has more
+    rounds, the window slides on the way, as it does there.
 
     Context only are rounds before `first_learnt_round`, rounds before the instruction was given, and replies that
     name what the sample no longer shows. The end token is learnt after each state too, though the engine decodes
@@ -89,7 +89,9 @@ def make_example(
         if is_learnt and said.state is not round_.state:
             learnt[0] = dialogue.state_token_ids[round_.state]
         elif is_learnt:
-            learnt = _learnt_after([*dialogue.reply(round_.state, round_.text), tail[0]], [*reply, tail[0]])
+            learnt = [*dialogue.reply(round_.state, round_.text), tail[0]]
+            if len(learnt) != len(reply) + 1:
+                raise ValueError(f"round {index}: {said.text!r} has not as many tokens as {round_.text!r}")
         labels += [IGNORED] * len(head) + learnt + [IGNORED] * (len(tail) - 1)
     positions, _ = round_positions(token_ids, dialogue.image_token_id, grid, start=0)
     past_times = None
@@ -118,14 +120,6 @@ def make_example(
         looks=looks,
         past_times=past_times,
     )
-
-
-def _learnt_after(right: list[int], said: list[int]) -> list[int]:
-    """Labels [said]: what is right after what was said."""
-    if len(right) == len(said):
-        return right
-    num_alike = next(n for n, (one, other) in enumerate(zip(right, said, strict=False)) if one != other)
-    return right[: num_alike + 1] + [IGNORED] * (len(said) - num_alike - 1)
 
 
 def _stretches(
@@ -167,7 +161,7 @@ class SampleMaker(Protocol):
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """How samples are cut to what a session sees; the longest of them is a window. The first is clip `first_clip`.
+    """How samples are cut to what a session sees; the longest of them is a window.
 
     `num_rounds`: lengths that samples take in turn. A share `joined_late` of the longest kind is a window that has
     slid: its first rounds, up to `max_dropped`, are gone, the next `overlap_rounds` are context without loss, since
@@ -178,7 +172,6 @@ class ClipPlan:
     that slid teaches the tasks `answers_once_asked` only from the `full_rounds`-th round on. Sessions that open late
     have at most as many past rounds.
 
-    `mistaken`: share of the samples whose histories have mistakes, `late_rounds` as in `with_mistakes`.
     `wrong_words`: some replies have another of these in place of each; what is learnt stays right. `drills`: see
     `SampleMaker`. `calm`: share of samples in which hardly anything happens. `num_others`: other
     instructions that are put at the decisions of each sample.
@@ -191,14 +184,12 @@ class ClipPlan:
     full_rounds: int = 24
     answers_once_asked: tuple[str, ...] = ("qa", "grounding")
     mistaken: float = 0.0
-    late_rounds: int = 0
     wrong_words: tuple[str, ...] = ()
     window_rounds: int | None = None
     asks_past_times: bool = False
     drills: bool = False
     calm: float = 0.0
     num_others: int = 0
-    first_clip: int = 0
 
 
 class ExampleDataset(Dataset[Example]):
@@ -227,7 +218,6 @@ class ExampleDataset(Dataset[Example]):
         if not 0 <= index < self._length:
             raise IndexError(index)
         plan = self._plan
-        index += plan.first_clip
         num_rounds = plan.num_rounds[index % len(plan.num_rounds)]
         rng = np.random.default_rng((index, 0x57AB))
         num_dropped = 0
@@ -244,7 +234,7 @@ class ExampleDataset(Dataset[Example]):
         )
         num_context = _num_context_rounds(plan, sample, num_dropped)
         share = rng.random() if rng.random() < plan.mistaken else 0.0
-        sample, given = with_mistakes(drop_rounds(sample, num_dropped), share, rng, plan.late_rounds)
+        sample, given = with_mistakes(drop_rounds(sample, num_dropped), share, rng)
         if plan.wrong_words:
             given = with_wrong_words(given, plan.wrong_words, rng)
         example = make_example(

@@ -9,12 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from models.data.sample import SEPARATOR, Round, Sample
+from models.data.sample import Round, Sample
 from models.vlm.state import State
 
-_MAX_LATE_ROUNDS = 4  # of an answer
-# Of what else is told late, so much is told in the end.
-_TOLD_SHARE = 0.75
+_LATE_TASKS = ("qa",)
+_MAX_LATE_ROUNDS = 4
 _WAITING_TASKS = ("action", "event", "grounding")
 # Of the silent rounds of a history that is all mistakes, so many begin a false alarm, which lasts at most so long.
 _FALSE_ALARM_SHARE = 0.04
@@ -22,16 +21,13 @@ _MAX_FALSE_ROUNDS = 8
 _WRONG_WORD_SHARE = 0.25
 
 
-def with_mistakes(
-    sample: Sample, share: float, rng: np.random.Generator, late_rounds: int = 0
-) -> tuple[Sample, tuple[Round, ...]]:
+def with_mistakes(sample: Sample, share: float, rng: np.random.Generator) -> tuple[Sample, tuple[Round, ...]]:
     """The sample with the rounds that are right, and the rounds that were given, which differ in `share` of the cases.
 
     Given is Silence for a Response, or for the first rounds of a run of Standby, up to all of them; or Standby for some
     rounds of Silence. What is right stays as it is: to go on seeing what is under way, whatever was said of it before,
     and to be silent again where nothing is. An answer is owed until it is given, so where it was missed it is right in
-    the next rounds too. So is anything else for `late_rounds`, beside what these rounds have to tell; then Standby may
-    have gone on where it was missed, and of several things that one round tells some may be missed alone.
+    the next rounds too.
     """
     right, given = list(sample.rounds), list(sample.rounds)
     index = sample.first_live
@@ -43,13 +39,9 @@ def with_mistakes(
             for missed in range(index, index + num_missed):
                 given[missed] = replace(right[missed], state=State.SILENCE)
         elif round_.state is State.RESPONSE and rng.random() < share:
-            if sample.task == "qa":
-                given[index] = replace(round_, state=State.SILENCE, text="")
+            given[index] = replace(round_, state=State.SILENCE, text="")
+            if sample.task in _LATE_TASKS:
                 end = _answer_late(right, given, index, int(rng.integers(1, _MAX_LATE_ROUNDS + 1)))
-            elif late_rounds and (not sample.since or sample.since[index] >= 0):
-                end = _tell_late(right, given, index, late_rounds, rng)
-            else:
-                given[index] = replace(round_, state=State.SILENCE, text="")
         elif (
             round_.state is State.SILENCE
             and sample.task in _WAITING_TASKS
@@ -106,28 +98,3 @@ def _answer_late(right: list[Round], given: list[Round], index: int, num_late: i
         if later == last:
             given[later] = right[later]
     return min(last + 1, len(right))
-
-
-def _tell_late(
-    right: list[Round], given: list[Round], index: int, late_rounds: int, rng: np.random.Generator
-) -> int:
-    """Has some or all of what round `index` tells told some rounds later, or never; the round after it."""
-    parts = right[index].text.split(SEPARATOR)
-    is_missed = rng.permutation(len(parts)) < rng.integers(1, len(parts) + 1)
-    missed = [part for part, is_late in zip(parts, is_missed, strict=True) if is_late]
-    told = [part for part, is_late in zip(parts, is_missed, strict=True) if not is_late]
-    if told:
-        given[index] = replace(right[index], text=SEPARATOR.join(told))
-    else:
-        # Nobody waits before a first sight.
-        waited = index > 0 and given[index - 1].state is State.STANDBY and rng.random() < 0.5
-        given[index] = replace(right[index], state=State.STANDBY if waited else State.SILENCE, text="")
-    is_told = rng.random() < _TOLD_SHARE
-    last = index + (int(rng.integers(1, late_rounds + 1)) if is_told else late_rounds)
-    end = min(last + 1, len(right))
-    for later in range(index + 1, end):
-        own = [right[later].text] if right[later].state is State.RESPONSE else []
-        right[later] = replace(right[later], state=State.RESPONSE, text=SEPARATOR.join([*missed, *own]))
-        if is_told and later == last:
-            given[later] = right[later]
-    return end

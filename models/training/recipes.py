@@ -83,17 +83,6 @@ class ScratchRecipe:
 
 def tiny() -> ScratchRecipe:
     """The embedded model: a few million parameters, 20 visual tokens a frame, under four hours on two CPU cores."""
-    windows = ClipPlan(
-        num_rounds=(64,),
-        joined_late=0.0,
-        window_rounds=32,
-        mistaken=0.5,
-        wrong_words=COLOURS,
-        asks_past_times=True,
-        drills=True,
-        calm=0.3,
-        num_others=6,
-    )
     return ScratchRecipe(
         architecture=Architecture(),
         streamo=StreamoConfig(
@@ -113,19 +102,19 @@ def tiny() -> ScratchRecipe:
             LaterPass(
                 max_steps=600,
                 batch_size=4,
-                clips=windows,
+                clips=ClipPlan(
+                    num_rounds=(64,),
+                    joined_late=0.0,
+                    window_rounds=32,
+                    mistaken=0.5,
+                    wrong_words=COLOURS,
+                    asks_past_times=True,
+                    drills=True,
+                    calm=0.3,
+                    num_others=6,
+                ),
                 learning_rate=6e-4,
                 matrix_learning_rate=0.004,
-                truth_weight=1.0,
-                seen_weight=0.25,
-            ),
-            # What was missed is told a moment later rather than never.
-            LaterPass(
-                max_steps=400,
-                batch_size=4,
-                clips=replace(windows, mistaken=0.7, late_rounds=2, first_clip=20_000),
-                learning_rate=3e-4,
-                matrix_learning_rate=0.002,
                 truth_weight=1.0,
                 seen_weight=0.25,
             ),

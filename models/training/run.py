@@ -200,9 +200,7 @@ class ScratchRun:
         def examples(split: str, length: int, clips: ClipPlan) -> ExampleDataset:
             return ExampleDataset(self._simulator.make_sample, split, length, clips, dialogue, pixels)
 
-        right = replace(
-            recipe.clips, mistaken=0.0, wrong_words=(), drills=False, calm=0.0, num_others=0, first_clip=0
-        )
+        right = replace(recipe.clips, mistaken=0.0, wrong_words=(), drills=False, calm=0.0, num_others=0)
         validation = examples("validation", recipe.num_validation_samples, right)
         collator = Collator(pixels)
         trainer = StreamoTrainer(
