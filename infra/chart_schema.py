@@ -144,7 +144,7 @@ def schema() -> dict:
                 upgradeStrategy=one_of("NewCluster", "None"),
                 auth=closed(mode=one_of("token", "disabled"), existingSecret=TEXT),
                 operatorPeers=OBJECTS,
-                sharedMemory={"type": "string", "pattern": "^[1-9][0-9]*(Mi|Gi)$"},
+                sharedMemory={"type": "string", "pattern": "^([1-9][0-9]{2,}Mi|[1-9][0-9]*Gi)$"},
             ),
             telemetry=closed(
                 otlpEndpoint={"type": "string", "pattern": "^(https?://.+:[0-9]+)?$"},
