@@ -104,7 +104,7 @@ class WatchServicer(WatchServiceServicer):
             try:
                 async with asyncio.timeout(timeout_s + _GRACE_S):
                     version = view.streams[watch.stream_id].version
-                    return pb.AskResponse(answer=await self._answer(subscription, watch, version))
+                    return pb.AskResponse(answer=await self._answer_while_there(subscription, watch, version))
             except _Ended as ended:
                 raise _as_error(ended.event, watch, timeout_s) from None
             except _Removed:
@@ -143,7 +143,9 @@ class WatchServicer(WatchServiceServicer):
         record = ControlRecord(watch=watch)
         watch.version = await self._desk.write(watch_key(watch.stream_id, watch.watch_id), record)
 
-    async def _answer(self, subscription: Subscription, watch: pb.Watch, stream_version: int) -> Event:
+    async def _answer_while_there(
+        self, subscription: Subscription, watch: pb.Watch, stream_version: int
+    ) -> Event:
         """Raises _Ended, and _Removed where the stream is gone and its owner says nothing of the question: it does not
         where the question had not started."""
         answered = asyncio.ensure_future(_answer(subscription, watch))
