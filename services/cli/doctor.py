@@ -110,12 +110,11 @@ class Doctor:
         return Finding("video", not missing, found, mend)
 
     def _model(self) -> Finding:
-        from services.local.model_directory import how_to_mend, missing_files
+        from services.local.model_directory import fault_of
 
         path = self._settings.model.path
-        missing = missing_files(path)
-        if missing:
-            return Finding("model", False, f"{path} lacks {', '.join(missing)}", how_to_mend(missing))
+        if fault := fault_of(path):
+            return Finding("model", False, *fault)
         architecture = ", ".join(json.loads((path / "config.json").read_text()).get("architectures", []))
         size_mb = sum(file.stat().st_size for file in path.glob("*.safetensors")) / 1e6
         return Finding("model", True, f"{architecture}, {size_mb:.0f} MB in {path}")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 from secrets import token_hex
+from typing import NoReturn
 
 import grpc
 
@@ -94,6 +95,7 @@ class WatchServicer(WatchServiceServicer):
             async with self._desk.lock(watch.stream_id):
                 view = await self._desk.view()
                 self._check_goes_on(view, watch.stream_id)
+                stream_version = view.streams[watch.stream_id].version
                 wanted = Filter(frozenset({watch.stream_id}), frozenset({watch.watch_id}))
                 subscription = subscribe(Cursor(wanted, self._subscriptions.ends(wanted)))
                 try:
@@ -103,13 +105,10 @@ class WatchServicer(WatchServiceServicer):
                     raise
             try:
                 async with asyncio.timeout(timeout_s + _GRACE_S):
-                    version = view.streams[watch.stream_id].version
-                    return pb.AskResponse(answer=await self._answer_while_there(subscription, watch, version))
+                    answer = await self._answer_while_there(subscription, watch, stream_version)
+                    return pb.AskResponse(answer=answer)
             except _Ended as ended:
                 raise _as_error(ended.event, watch, timeout_s) from None
-            except _Removed:
-                self._remove(watch)  # another gateway may have removed the stream without knowing of it
-                raise NotFound(_was_removed(watch)) from None
             except TimeoutError:
                 self._remove(watch)
                 raise TimedOut(_no_answer(watch, timeout_s)) from None
@@ -146,29 +145,27 @@ class WatchServicer(WatchServiceServicer):
     async def _answer_while_there(
         self, subscription: Subscription, watch: pb.Watch, stream_version: int
     ) -> Event:
-        """Raises _Ended, and _Removed where the stream is gone and its owner says nothing of the question: it does not
+        """Raises _Ended, and NotFound where the stream is gone and its owner says nothing of the question: it does not
         where the question had not started."""
-        answered = asyncio.ensure_future(_answer(subscription, watch))
-        removed = asyncio.ensure_future(self._removed(watch.stream_id, stream_version))
+        answer = asyncio.ensure_future(_answer(subscription, watch))
+        removal = asyncio.ensure_future(self._wait_for_removal(watch, stream_version))
         try:
-            await asyncio.wait((answered, removed), return_when=asyncio.FIRST_COMPLETED)
-            if not answered.done():
-                removed.result()
-                raise _Removed
-            return answered.result()
+            await asyncio.wait((answer, removal), return_when=asyncio.FIRST_COMPLETED)
+            return await (answer if answer.done() else removal)
         finally:
-            answered.cancel()
-            removed.cancel()
-            await asyncio.gather(answered, removed, return_exceptions=True)
+            answer.cancel()
+            removal.cancel()
+            await asyncio.gather(answer, removal, return_exceptions=True)
 
-    async def _removed(self, stream_id: str, version: int) -> None:
-        """Returns a while after `control` held the stream for the last time: what its owner says comes first."""
+    async def _wait_for_removal(self, watch: pb.Watch, stream_version: int) -> NoReturn:
+        """Raises NotFound, a while after `control` last held the stream: what its owner says comes first."""
         while True:
-            added = self._desk.newest_view.streams.get(stream_id)
-            if added is None or added.version != version:
+            added = self._desk.newest_view.streams.get(watch.stream_id)
+            if added is None or added.version != stream_version:
                 break
             await asyncio.sleep(_LOOK_PERIOD_S)
         await asyncio.sleep(_GRACE_S)
+        raise NotFound(_was_removed(watch))
 
     def _remove(self, watch: pb.Watch) -> None:
         """In the background: whoever asked is gone. The owner would end it too, but only at its time-out."""
@@ -185,10 +182,6 @@ class WatchServicer(WatchServiceServicer):
 class _Ended(Exception):
     def __init__(self, event: Event) -> None:
         self.event = event
-
-
-class _Removed(Exception):
-    pass
 
 
 async def _answer(subscription: Subscription, watch: pb.Watch) -> Event:

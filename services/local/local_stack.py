@@ -17,7 +17,7 @@ from services.local.directory import DIRECTORY
 from services.local.gateway_health import gateway_serves
 from services.local.group_health import group_has_member
 from services.local.kafka_broker import KafkaBroker
-from services.local.model_directory import how_to_mend, missing_files
+from services.local.model_directory import fault_of
 from services.local.ports import HOST, free_ports, is_free, listens
 from services.local.process_record import ProcessRecord
 from services.local.ray_cluster import RayCluster
@@ -244,12 +244,8 @@ class LocalStack(AbstractContextManager["LocalStack"]):
         self._stopping.clear()
 
     def _require_checkpoint(self) -> None:
-        path = self.settings.model.path
-        missing = missing_files(path)
-        if missing:
-            raise Unavailable(
-                f"no model checkpoint to serve: {path} lacks {', '.join(missing)}; {how_to_mend(missing)}"
-            )
+        if fault := fault_of(self.settings.model.path):
+            raise Unavailable(f"no model checkpoint to serve: {'; '.join(fault)}")
 
     def _gateway_serves(self) -> bool:
         gateway = self.settings.gateway

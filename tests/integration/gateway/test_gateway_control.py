@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 import grpc
 import pytest
@@ -206,12 +207,18 @@ class Question:
         return list(control.view.watches_of("cam").values())
 
 
+@contextmanager
+def asking(client: Client, control: ControlReader, timeout_s: int = 30) -> Iterator[Question]:
+    """On a new stream."""
+    client.add_stream("cam", "/a.mp4")
+    with ThreadPoolExecutor(1) as threads:
+        yield Question(threads, client, control, timeout_s)
+
+
 def test_a_question_gets_the_answer_meant_for_it(
     client: Client, replica: Replica, control: ControlReader
 ) -> None:
-    client.add_stream("cam", "/a.mp4")
-    with ThreadPoolExecutor(1) as threads:
-        question = Question(threads, client, control, 30)
+    with asking(client, control) as question:
         watch = question.watch
         assert (watch.task, watch.once, watch.instruction) == (Task.TASK_QA, True, "How many?")
         assert watch.expires_at_us > 0
@@ -234,9 +241,7 @@ def test_a_question_gets_the_answer_meant_for_it(
 def test_a_question_that_ends_without_an_answer_says_why(
     client: Client, replica: Replica, control: ControlReader, reason: int, code: grpc.StatusCode
 ) -> None:
-    client.add_stream("cam", "/a.mp4")
-    with ThreadPoolExecutor(1) as threads:
-        question = Question(threads, client, control, 30)
+    with asking(client, control) as question:
         ended = {"kind": EventKind.EVENT_KIND_ENDED, "reason": reason, "detail": "no room"}
         replica.say("cam", [""], watch_id=question.watch.watch_id, **ended)
         assert refusal(lambda: question.answer.result(20))[0] == code
@@ -247,9 +252,7 @@ def test_a_question_whose_stream_is_removed_does_not_wait_for_its_time_out(
     client: Client, control: ControlReader, is_added_again: bool
 ) -> None:
     """Its owner says nothing of a question that had not started."""
-    client.add_stream("cam", "/a.mp4")
-    with ThreadPoolExecutor(1) as threads:
-        question = Question(threads, client, control, 600)
+    with asking(client, control, 600) as question:
         client.remove_stream("cam")
         if is_added_again:
             client.add_stream("cam", "/a.mp4")
@@ -275,9 +278,7 @@ def test_a_question_nobody_waits_for_is_taken_away(
 def test_a_question_ends_when_the_gateway_stops(
     gateway: RunningGateway, client: Client, control: ControlReader
 ) -> None:
-    client.add_stream("cam", "/a.mp4")
-    with ThreadPoolExecutor(1) as threads:
-        question = Question(threads, client, control, 60)
+    with asking(client, control, 60) as question:
         gateway.stop()
         assert refusal(lambda: question.answer.result(20))[0] == grpc.StatusCode.UNAVAILABLE
     poll_until(lambda: not control.view.watches_of("cam"))
