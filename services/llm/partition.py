@@ -15,9 +15,10 @@ from services.llm.frame import Frame, Unreadable
 from services.llm.frame_reader import FrameReader, stream_id_of
 from services.llm.outbox import Outbox, OutgoingEvent
 from services.llm.parts import Parts
+from services.llm.record_queue import LoadPicture
 from services.llm.recovery import Standing
 from services.llm.session import Session
-from services.llm.stream import LoadPicture, Stream
+from services.llm.stream import Stream
 from services.llm.stream_health import StreamHealth
 from services.shared.control_log import ControlView
 from services.shared.kafka import trace_headers

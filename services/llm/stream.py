@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
-from itertools import chain, islice
-from typing import TYPE_CHECKING, TypeVar
-
-import numpy as np
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING
 
 from services.llm.frame import Frame, FrameId, FrameMark, Item, Status, Unreadable
 from services.llm.gaps import Missing, Position
@@ -18,11 +16,13 @@ from services.llm.ledger import Ledger
 from services.llm.outbox import Outbox
 from services.llm.parts import Parts
 from services.llm.picture_reader import PictureExpired
+from services.llm.record_queue import LoadPicture, Queued, RecordQueue
 from services.llm.roster import Roster
 from services.llm.session import PastRound, Session
+from services.llm.shed import Shed
 from services.llm.stream_health import Condition, StreamHealth
 from services.shared.control_log import AddedStream, ControlView
-from services.shared.telemetry import Metrics, Spans
+from services.shared.telemetry import Metrics
 from streamo.v1.event_pb2 import Reason
 from streamo.v1.frame_pb2 import SourceState
 from streamo.v1.state_pb2 import StreamState
@@ -31,15 +31,7 @@ from streamo.v1.watch_pb2 import Watch
 if TYPE_CHECKING:
     import torch
 
-A = TypeVar("A")
-B = TypeVar("B")
-
-# The picture of a frame without one; PictureExpired where it is gone.
-LoadPicture = Callable[[Frame], Future[np.ndarray]]
-
 _LIVE_SCHEMES = ("rtsp://", "rtsps://", "http://", "https://")
-# Embeddings asked for ahead of the frame that is next; the encoder batches them.
-_MAX_ENCODING = 4
 # `control` is read within moments; an epoch it does not hold by then was never begun. But a replica that died with a
 # transaction open holds it up: until another is assigned its partitions (session and rebalance), or until the broker
 # ends what is over its time (15 s, looked at every 10 s).
@@ -54,21 +46,6 @@ _FAILING = {
 }
 
 
-@dataclass
-class _Queued:
-    item: Item
-    embedding: Future[torch.Tensor] | None = None
-    ready_at_us: int = 0
-
-
-@dataclass
-class _Shed:
-    """Frames passed over in one run because they are late; told as one gap when the run ends."""
-
-    before: Sequence[Missing]
-    frames: list[Frame] = field(default_factory=list)
-
-
 class Stream:
     """Not thread-safe; never blocks.
 
@@ -79,16 +56,15 @@ class Stream:
 
     def __init__(self, stream_id: str, parts: Parts, outbox: Outbox, load_picture: LoadPicture) -> None:
         self.stream_id = stream_id
-        self._load_picture = load_picture
         self.ledger = Ledger(stream_id, parts, outbox)
         self.roster = Roster(parts, self.ledger.tell, outbox)
         self._parts = parts
         self._outbox = outbox
         self._view = ControlView()
         self._added: AddedStream | None = None
-        self._queue: deque[_Queued] = deque()
+        self._queue = RecordQueue(stream_id, parts, load_picture)
         self._under_way: deque[Frame] = deque()
-        self._shed: _Shed | None = None
+        self._shed: Shed | None = None
         self._last_frame_s = parts.monotonic_s()
         self._last_shed_s = -math.inf
         self._is_recording = False  # by its newest frame
@@ -124,21 +100,19 @@ class Stream:
         if isinstance(item, Frame):
             self._last_frame_s = self._parts.monotonic_s()
             self._is_recording = item.is_recording
-            # However far behind a stream is, it holds few pictures and keeps no other stream's frames waiting.
-            if len(self._queue) >= self._parts.settings.max_pending_frames:
-                item = item.without_picture()
-        self._queue.append(_Queued(item))
+        self._queue.append(item)
 
     def advance(self, view: ControlView, at_end: bool) -> bool:
         """Takes what can be taken; whether anything was. `at_end`: nothing newer of the partition is to be read."""
         self._follow(view)
         self._time_out()
         moved = False
-        while self._queue and self._pass(self._queue[0], at_end):
+        while (queued := self._queue.head) is not None and self._pass(queued, at_end):
             moved = True
         if self._shed is not None and not self._queue and at_end:
             self._end_shed()
-        self._encode_ahead()
+        if self.roster.sessions:
+            self._queue.encode_ahead(self._is_to_be_decided)
         return moved
 
     def settle(self) -> None:
@@ -170,22 +144,22 @@ class Stream:
     @property
     def waiting_since_us(self) -> int | None:
         """When the oldest frame that is still to be decided was captured; None: all are decided."""
-        queued = (queued.item for queued in self._queue if isinstance(queued.item, Frame))
-        oldest = next(chain(self._under_way, queued), None)
+        oldest = next(chain(self._under_way, self._queue.frames), None)
         return None if oldest is None else oldest.captured_at_us
 
     @property
     def is_encoding(self) -> bool:
-        return any(queued.embedding is not None for queued in self._queue)
+        return self._queue.is_encoding
 
     @property
     def needed_offset(self) -> int | None:
         """The lowest record that is still needed; None: all that was offered is done with."""
-        candidates = [self._queue[0].item.offset] if self._queue else []
+        head = self._queue.head
+        candidates = [] if head is None else [head.item.offset]
         if self._under_way:
             candidates.append(self._under_way[0].offset)
         if self._shed is not None:
-            candidates.append(self._shed.frames[0].offset)
+            candidates.append(self._shed.first.offset)
         return min(candidates, default=None)
 
     def health(self) -> StreamHealth | None:
@@ -213,8 +187,7 @@ class Stream:
     def drop(self) -> None:
         """The stream has another owner: forget it without a word."""
         self.roster.drop()
-        while self._queue:
-            self._cancel(self._queue.popleft())
+        self._queue.clear()
 
     # What `control` asks for, and what time does
 
@@ -261,7 +234,7 @@ class Stream:
 
     # The records, in order
 
-    def _pass(self, queued: _Queued, at_end: bool) -> bool:
+    def _pass(self, queued: Queued, at_end: bool) -> bool:
         """Takes the record at the head of the queue, or says that it cannot be taken now."""
         item = queued.item
         if not self._knows_epoch(item):
@@ -302,9 +275,7 @@ class Stream:
         elif now_s - self._waiting_for_epoch_since_s > _EPOCH_TIMEOUT_S:
             value = item.pixels.tobytes() if isinstance(item, Frame) else item.status.SerializeToString()
             reason = f"epoch {epoch} was never begun in control"
-            self._cancel(self._queue[0])
-            unreadable = Unreadable(item.offset, reason, self.stream_id.encode(), value, ())
-            self._queue[0] = _Queued(unreadable)
+            self._queue.replace_head(Unreadable(item.offset, reason, self.stream_id.encode(), value, ()))
         return False
 
     def _gone_before(self, item: Item) -> Sequence[Missing]:
@@ -331,7 +302,7 @@ class Stream:
         next_frame = self.ledger.position.next_frame
         return [mark for mark in own if mark.id >= next_frame or self.roster.takers(mark.id)]
 
-    def _pass_frame(self, queued: _Queued, frame: Frame, at_end: bool) -> bool:
+    def _pass_frame(self, queued: Queued, frame: Frame, at_end: bool) -> bool:
         position = self._position_with_shed
         if self._added is not None and frame.id.epoch < self._added.version:
             self._pop()  # of a former stream of this id
@@ -351,14 +322,14 @@ class Stream:
             return True
         return self._take_new(queued, frame, missing)
 
-    def _take(self, queued: _Queued, frame: Frame) -> bool:
+    def _take(self, queued: Queued, frame: Frame) -> bool:
         """Appends the frame to the watches that have not had it, or changes nothing and says False."""
         if self.roster.to_end and self.roster.has_rounds_under_way:
             return False
         is_shed = self._shed is not None and frame.id >= self.ledger.position.next_frame
         takers = [] if is_shed else self.roster.takers(frame.id)
         if takers:
-            embedding = self._encode(queued, frame)
+            embedding = self._queue.encode(queued, frame)
             if not embedding.done() or not all(session.can_append() for session in takers):
                 return False
             error = embedding.exception()
@@ -370,7 +341,7 @@ class Stream:
         self.settle()
         return True
 
-    def _take_new(self, queued: _Queued, frame: Frame, missing: Sequence[Missing]) -> bool:
+    def _take_new(self, queued: Queued, frame: Frame, missing: Sequence[Missing]) -> bool:
         """As `_take`, for a frame that no watch has had; what is missing before it is told, new watches start."""
         is_turn = bool(missing) or self._shed is not None or bool(self.roster.to_end)
         if is_turn and self.roster.has_rounds_under_way:
@@ -378,7 +349,7 @@ class Stream:
         takers, to_start = self.roster.takers(frame.id), self.roster.to_start
         embedding: Future[torch.Tensor] | None = None
         if takers or to_start:
-            embedding = self._encode(queued, frame)
+            embedding = self._queue.encode(queued, frame)
             if not embedding.done() or not all(session.can_append() for session in takers):
                 return False
             error = embedding.exception()
@@ -399,7 +370,7 @@ class Stream:
         return True
 
     def _append(
-        self, queued: _Queued, frame: Frame, takers: Sequence[Session], embedding: Future[torch.Tensor]
+        self, queued: Queued, frame: Frame, takers: Sequence[Session], embedding: Future[torch.Tensor]
     ) -> None:
         deadline_ms = math.inf
         if self._is_live:
@@ -432,24 +403,27 @@ class Stream:
             return False
         if self._under_way and self._under_way[-1].offset == frame.offset:
             return False  # a record is decided or passed over as a whole
-        if self._shed is not None and self._shed.frames[-1].offset == frame.offset:
+        if self._shed is not None and self._shed.last.offset == frame.offset:
             return True
         late_us = self._parts.wall_us() - frame.captured_at_us
         # Who passes frames over does so up to the newest: the next that is just not late would be late once encoded.
         if late_us <= self._parts.settings.max_lag_s * 1e6 and self._shed is None:
             return False
-        has_newer = any(isinstance(q.item, Frame) and q.item.offset > frame.offset for q in self._queue)
+        has_newer = any(queued.offset > frame.offset for queued in self._queue.frames)
         return has_newer or not at_end
+
+    def _is_to_be_decided(self, frame: Frame) -> bool:
+        return bool(self.roster.takers(frame.id)) and not self._is_late(frame, at_end=False)
 
     def _pass_over(self, frame: Frame, missing: Sequence[Missing]) -> None:
         if missing:
             self._end_shed()
         if self._shed is None:
-            self._shed = _Shed(missing)
+            self._shed = Shed(missing, frame)
+        else:
+            self._shed.add(frame)
         self._last_shed_s = self._parts.monotonic_s()
-        # Its picture is not needed any more.
-        self._shed.frames.append(frame.without_picture())
-        self._cancel(self._queue.popleft())
+        self._queue.pop()
 
     def _end_shed(self) -> None:
         """Tells the frames passed over, if there are any. Only while no round is under way."""
@@ -457,20 +431,8 @@ class Stream:
             return
         shed, self._shed = self._shed, None
         self._tell_missing(shed.before)
-        first, last = shed.frames[0], shed.frames[-1]
-        position = self.ledger.position
-        gap = Missing(
-            Reason.REASON_LAG,
-            position.media_time_ms if position.is_begun else first.mark.media_time_ms,
-            last.mark.media_time_ms,
-            first.id,
-            last.id,
-            len(shed.frames),
-            was_seen=True,
-            num_seen=sum(frame.num_seen for frame in shed.frames),
-        )
-        self._tell_missing([gap])
-        self._note_taken(last)
+        self._tell_missing([shed.gap(self.ledger.position)])
+        self._note_taken(shed.last)
 
     def _apply_status(self, item: Status) -> None:
         if self._added is None or item.epoch < max(self.ledger.position.epoch, self._added.version):
@@ -509,11 +471,7 @@ class Stream:
     @property
     def _position_with_shed(self) -> Position:
         """The position as it will be when the frames passed over have been told."""
-        position = self.ledger.position
-        if self._shed is None:
-            return position
-        last = self._shed.frames[-1]
-        return Position(last.id.epoch, last.id.frame_seq + 1, last.mark.media_time_ms, is_begun=True)
+        return self.ledger.position if self._shed is None else self._shed.position_after
 
     def _tell_missing(self, missing: Sequence[Missing]) -> None:
         for gap in missing:
@@ -522,45 +480,11 @@ class Stream:
                 self.roster.skip_to(gap.last.following)
 
     def _pop(self) -> None:
-        queued = self._queue.popleft()
-        self._cancel(queued)
-        self._note_taken(queued.item)
+        self._note_taken(self._queue.pop())
 
     def _note_taken(self, item: Item) -> None:
         is_whole = not isinstance(item, Frame) or item.is_last
         self.ledger.next_offset = max(self.ledger.next_offset, item.offset + 1 if is_whole else item.offset)
-
-    # Embeddings
-
-    def _encode(self, queued: _Queued, frame: Frame) -> Future[torch.Tensor]:
-        if queued.embedding is None:
-            asked_at_us = self._parts.wall_us()
-            queued.embedding = self._embedding(frame)
-
-            def note(_: Future[torch.Tensor]) -> None:
-                queued.ready_at_us = self._parts.wall_us()
-                self._parts.telemetry.span(
-                    Spans.ENCODE, asked_at_us, queued.ready_at_us, frame.context, stream_id=self.stream_id
-                )
-
-            queued.embedding.add_done_callback(note)
-        return queued.embedding
-
-    def _embedding(self, frame: Frame) -> Future[torch.Tensor]:
-        encode = self._parts.encoder.submit
-        if frame.pixels.size:
-            return encode(frame.pixels, frame.context)
-        return _then(self._load_picture(frame), lambda pixels: encode(pixels, frame.context))
-
-    def _encode_ahead(self) -> None:
-        for queued in islice(self._queue, _MAX_ENCODING) if self.roster.sessions else ():
-            item = queued.item
-            if isinstance(item, Frame) and self.roster.takers(item.id) and not self._is_late(item, False):
-                self._encode(queued, item)
-
-    def _cancel(self, queued: _Queued) -> None:
-        if queued.embedding is not None:
-            queued.embedding.cancel()
 
 
 def _marks(item: Item) -> Sequence[FrameMark]:
@@ -571,24 +495,3 @@ def _marks(item: Item) -> Sequence[FrameMark]:
             return item.frames
         case Status():
             return ()
-
-
-def _then(first: Future[A], then: Callable[[A], Future[B]]) -> Future[B]:
-    """What `then` makes of the result of `first`, or the first error. Cannot be cancelled."""
-    both: Future[B] = Future()
-    both.set_running_or_notify_cancel()
-
-    def end(second: Future[B]) -> None:
-        if (error := second.exception()) is not None:
-            both.set_exception(error)
-        else:
-            both.set_result(second.result())
-
-    def go_on(done: Future[A]) -> None:
-        if (error := done.exception()) is not None:
-            both.set_exception(error)
-            return
-        then(done.result()).add_done_callback(end)
-
-    first.add_done_callback(go_on)
-    return both
