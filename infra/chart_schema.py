@@ -15,7 +15,7 @@ from services.shared.settings import Settings
 FILLED = {
     "kafka": {"bootstrap_servers", "password_path", "tls_ca_path", "tls_cert_path", "tls_key_path"},
     "redis": {"url", "password_path", "tls_ca_path", "tls_cert_path", "tls_key_path"},
-    "telemetry": {"otlp_endpoint"},
+    "telemetry": {"otlp_endpoint", "tls_ca_path", "tls_cert_path", "tls_key_path"},
     "model": {"path"},
     "ingest": {"heartbeat_path"},
     "gateway": {"host", "port", "health_port", "tls_cert_path", "tls_key_path", "tls_client_ca_path"},
@@ -148,6 +148,7 @@ def schema() -> dict:
             ),
             telemetry=closed(
                 otlpEndpoint={"type": "string", "pattern": "^(https?://.+:[0-9]+)?$"},
+                credentials=closed(caSecret=TEXT, certSecret=TEXT),
                 peers=OBJECTS,
                 tracesEndpoint={"type": "string", "pattern": "^(.+:[0-9]+)?$"},
             ),

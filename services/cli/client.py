@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, TypeVar
 import grpc
 
 from services.shared.settings import ClientSettings
-from services.shared.tls import client_context, read_file
+from services.shared.tls import channel_credentials
 from streamo.v1 import event_pb2, event_pb2_grpc, stream_pb2, stream_pb2_grpc, watch_pb2, watch_pb2_grpc
 from streamo.v1.event_pb2 import Event, EventFilter, GetEventsResponse, SubscribeRequest, SubscribeResponse
 from streamo.v1.stream_pb2 import Stream, StreamStatus
@@ -362,18 +362,7 @@ class _NotFoundOnRepeat(ClientError):
 
 
 def _credentials(settings: ClientSettings) -> grpc.ChannelCredentials | None:
-    if not settings.tls_ca_path:
-        return None
-    client_context(settings, "client")  # gRPC would not say which file is wrong
-
-    def content(path: str, field: str) -> bytes | None:
-        return read_file(path, f"client.{field}") if path else None
-
-    return grpc.ssl_channel_credentials(
-        root_certificates=content(settings.tls_ca_path, "tls_ca_path"),
-        private_key=content(settings.tls_key_path, "tls_key_path"),
-        certificate_chain=content(settings.tls_cert_path, "tls_cert_path"),
-    )
+    return channel_credentials(settings, "client") if settings.tls_ca_path else None
 
 
 def _filter(stream_ids: Iterable[str], watch_ids: Iterable[str], tasks: Iterable[int]) -> EventFilter:

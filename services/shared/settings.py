@@ -154,14 +154,22 @@ class RedisSettings(TlsClientSection):
         return self
 
 
-class TelemetrySettings(Section):
-    # OTLP/gRPC, for example http://127.0.0.1:4317. Empty: nothing is exported.
+class TelemetrySettings(TlsClientSection):
+    # OTLP/gRPC, for example http://127.0.0.1:4317; https:// is TLS. Empty: nothing is exported.
     otlp_endpoint: str = ""
     # Share of kept frames that are traced.
     trace_ratio: float = Field(default=1.0, ge=0, le=1)
     metric_period_s: Positive = 10.0
     # Streams that each LLM replica tells apart in its metrics, those in trouble first. 0: none.
     max_named_streams: int = Field(default=100, ge=0)
+
+    @model_validator(mode="after")
+    def _certificates_go_over_tls(self) -> Self:
+        if self.tls_files() and not self.otlp_endpoint.startswith("https://"):
+            raise ValueError(
+                f"{self.tls_files()[0]} is set, but otlp_endpoint does not begin with https://: TLS takes that"
+            )
+        return self
 
 
 class ModelSettings(Section):

@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, Tracer
 
 from services.shared.settings import TelemetrySettings
+from services.shared.tls import channel_credentials
 
 
 class Spans:
@@ -167,13 +168,15 @@ class Telemetry:
             resource = Resource.create(
                 {SERVICE_NAME: f"streamo-{service}", SERVICE_INSTANCE_ID: uuid.uuid4().hex}
             )
-            insecure = not settings.otlp_endpoint.startswith("https://")
-            spans = OTLPSpanExporter(endpoint=settings.otlp_endpoint, insecure=insecure)
+            endpoint = settings.otlp_endpoint
+            insecure = not endpoint.startswith("https://")
+            credentials = channel_credentials(settings, "telemetry") if settings.tls_files() else None
+            spans = OTLPSpanExporter(endpoint, insecure, credentials)
             tracer_provider = TracerProvider(
                 resource=resource, sampler=ParentBased(TraceIdRatioBased(settings.trace_ratio))
             )
             tracer_provider.add_span_processor(BatchSpanProcessor(spans, schedule_delay_millis=1000))
-            exporter = OTLPMetricExporter(endpoint=settings.otlp_endpoint, insecure=insecure)
+            exporter = OTLPMetricExporter(endpoint, insecure, credentials)
             metric_reader = PeriodicExportingMetricReader(exporter, settings.metric_period_s * 1000)
             by_ms = View(
                 instrument_unit="ms",

@@ -3,6 +3,7 @@
 import ssl
 from pathlib import Path
 
+import grpc
 from pydantic import SecretStr
 
 from services.shared.errors import InvalidInput
@@ -40,6 +41,20 @@ def client_context(settings: TlsClientSection, section: str) -> ssl.SSLContext:
     if settings.tls_cert_path:
         load_certificate(context, settings.tls_cert_path, settings.tls_key_path, section)
     return context
+
+
+def channel_credentials(settings: TlsClientSection, section: str) -> grpc.ChannelCredentials:
+    """The same for a client over gRPC. Raises InvalidInput naming `section`.FIELD."""
+    client_context(settings, section)  # gRPC would not say which file is wrong
+
+    def content(path: str, field: str) -> bytes | None:
+        return read_file(path, f"{section}.{field}") if path else None
+
+    return grpc.ssl_channel_credentials(
+        root_certificates=content(settings.tls_ca_path, "tls_ca_path"),
+        private_key=content(settings.tls_key_path, "tls_key_path"),
+        certificate_chain=content(settings.tls_cert_path, "tls_cert_path"),
+    )
 
 
 def load_authorities(context: ssl.SSLContext, path: str, setting: str) -> None:

@@ -176,6 +176,7 @@ def test_what_has_to_be_given_is_asked_for(missing: str):
         ("redisExternal.url=redis://redis:6379/0", "redisExternal.url: with redisExternal.credentials"),
         ("gatewayTls.certSecret=", "gatewayTls.certSecret: gatewayTls.clientCaSecret is given"),
         ("redisExternal.url=rediss://streamo:canary@redis:6379/0", "redisExternal"),
+        ("telemetry.credentials.caSecret=theirs", "telemetry.otlpEndpoint: with telemetry.credentials"),
     ],
 )
 def test_security_that_does_not_go_together_is_refused(value: str, told: str):
@@ -291,6 +292,32 @@ def test_a_client_certificate_for_kafka_is_mounted_and_named():
         done.stdout.count("name: us, items: [{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}]")
         == 6
     )
+
+
+@needs_helm
+def test_the_certificates_for_a_collector_are_mounted_by_every_pod_that_sends():
+    given = {
+        "telemetry.otlpEndpoint": "https://collector.example:4317",
+        "telemetry.credentials.caSecret": "theirs",
+        "telemetry.credentials.certSecret": "us",
+    }
+    done = template(
+        *values_of("prod"), *(text for pair in given.items() for text in ("--set", "=".join(pair)))
+    )
+    made = [one for one in yaml.safe_load_all(done.stdout) if one]
+    config = next(one for one in made if one["kind"] == "ConfigMap" and one["metadata"]["name"] == "streamo")
+    expected = {"/etc/streamo/telemetry/ca.crt": {("theirs", "ca.crt")}} | {
+        f"/etc/streamo/telemetry/{name}": {("us", name)} for name in ("tls.crt", "tls.key")
+    }
+    paths = [config["data"][f"STREAMO_TELEMETRY__TLS_{name}_PATH"] for name in ("CA", "CERT", "KEY")]
+    assert paths == list(expected)
+    pods = pods_in(made)
+    sending = {
+        name
+        for name, pod in pods.items()
+        if mounted(pod, pod["spec"]["containers"][0]).items() >= expected.items()
+    }
+    assert sending == {"streamo-ingest", "streamo-gateway", "ray-head", "ray-worker-model"}
 
 
 @needs_helm

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent import futures
+from pathlib import Path
 
 import grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
@@ -9,20 +10,30 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from support.authority import Authority
+
 
 class SpanCollector(
     trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2_grpc.MetricsServiceServicer
 ):
-    """`endpoint` is for `telemetry.otlp_endpoint`. May be read while spans arrive."""
+    """`endpoint` is for `telemetry.otlp_endpoint`. May be read while spans arrive. With an authority it speaks TLS, to
+    those alone whom that authority vouches for."""
 
-    def __init__(self) -> None:
+    def __init__(self, authority: Authority | None = None) -> None:
         self._lock = threading.Lock()
         self._traces: dict[bytes, list[tuple[str, Span]]] = {}
         self._metrics: dict[str, Metric] = {}
         self._server = grpc.server(futures.ThreadPoolExecutor(2))
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
         metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(self, self._server)
-        self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        if authority is None:
+            self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        else:
+            own = authority.issue("collector")
+            pair = (Path(own.key_path).read_bytes(), Path(own.cert_path).read_bytes())
+            authorities = Path(authority.ca_path).read_bytes()
+            credentials = grpc.ssl_server_credentials([pair], authorities, require_client_auth=True)
+            self.endpoint = f"https://127.0.0.1:{self._server.add_secure_port('127.0.0.1:0', credentials)}"
         self._server.start()
 
     def Export(self, request, context):  # type: ignore[no-untyped-def]

@@ -96,6 +96,7 @@ kafka: {{ toJson .Values.kafka.credentials }}
 {{- end }}
 redis: {{ toJson .Values.redisExternal.credentials }}
 gateway: {{ toJson .Values.gatewayTls }}
+telemetry: {{ toJson .Values.telemetry.credentials }}
 {{- end }}
 
 {{/* dict: root, section. The settings that say where the mounted files of a section are. */}}
@@ -191,6 +192,10 @@ tls_key_path: {{ $at }}/tls.key
 {{- $redis := .Values.redisExternal.credentials }}
 {{- if and (eq .Values.redisMode "external") (or $redis.passwordSecret $redis.caSecret $redis.certSecret) (not (hasPrefix "rediss://" .Values.redisExternal.url)) }}
 {{- fail "redisExternal.url: with redisExternal.credentials it has to begin with rediss://" }}
+{{- end }}
+{{- $collector := .Values.telemetry.credentials }}
+{{- if and (or $collector.caSecret $collector.certSecret) (not (hasPrefix "https://" .Values.telemetry.otlpEndpoint)) }}
+{{- fail "telemetry.otlpEndpoint: with telemetry.credentials it has to begin with https://" }}
 {{- end }}
 {{- if and .Values.gatewayTls.clientCaSecret (not .Values.gatewayTls.certSecret) }}
 {{- fail "gatewayTls.certSecret: gatewayTls.clientCaSecret is given, and clients show certificates over TLS alone" }}

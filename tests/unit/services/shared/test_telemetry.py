@@ -1,8 +1,12 @@
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
+from support.authority import Authority
 from support.span_collector import SpanCollector
 
+from services.shared.errors import InvalidInput
 from services.shared.kafka import trace_context, trace_headers
 from services.shared.settings import TelemetrySettings
 from services.shared.telemetry import Attributes, Metrics, Spans, Telemetry
@@ -60,6 +64,36 @@ def test_a_counter_that_starts_at_zero_is_there_before_its_first_count(collector
     telemetry.start_at_zero(Metrics.SEQ_VIOLATIONS)
     telemetry.close()
     assert collector.metrics()[Metrics.SEQ_VIOLATIONS[0]].sum.data_points[0].as_int == 0
+
+
+def test_spans_and_metrics_go_over_tls_by_the_certificates_that_are_given(tmp_path: Path):
+    authority = Authority(tmp_path, "ours")
+    collector = SpanCollector(authority)
+    us = authority.issue("llm")
+    settings = TelemetrySettings(
+        otlp_endpoint=collector.endpoint,
+        tls_ca_path=authority.ca_path,
+        tls_cert_path=us.cert_path,
+        tls_key_path=us.key_path,
+    )
+    telemetry = Telemetry("test", settings)
+    telemetry.span(Spans.CAPTURE, 1_000, 2_000, None)
+    telemetry.count(Metrics.FRAMES_KEPT)
+    telemetry.close()
+    collector.stop()
+    assert [span.name for _, span in collector.traces()[0]] == [Spans.CAPTURE]
+    assert Metrics.FRAMES_KEPT[0] in collector.metrics()
+
+
+def test_what_is_no_certificate_is_told_by_its_setting(tmp_path: Path):
+    (tmp_path / "ca.crt").write_text("none")
+    settings = TelemetrySettings(otlp_endpoint="https://127.0.0.1:1", tls_ca_path=str(tmp_path / "ca.crt"))
+    with pytest.raises(InvalidInput, match=r"telemetry\.tls_ca_path: .* holds no certificate"):
+        Telemetry("test", settings)
+    with pytest.raises(
+        ValidationError, match="tls_ca_path is set, but otlp_endpoint does not begin with https"
+    ):
+        TelemetrySettings(otlp_endpoint="http://127.0.0.1:1", tls_ca_path=str(tmp_path / "ca.crt"))
 
 
 def test_without_an_endpoint_nothing_leaves_and_nothing_breaks():
