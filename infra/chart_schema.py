@@ -12,10 +12,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from services.shared.settings import Settings
 
 # The chart fills these in.
+TLS_CLIENT = {"tls_ca_path", "tls_cert_path", "tls_key_path"}
 FILLED = {
-    "kafka": {"bootstrap_servers", "password_path", "tls_ca_path", "tls_cert_path", "tls_key_path"},
-    "redis": {"url", "password_path", "tls_ca_path", "tls_cert_path", "tls_key_path"},
-    "telemetry": {"otlp_endpoint", "tls_ca_path", "tls_cert_path", "tls_key_path"},
+    "kafka": {"bootstrap_servers", "password_path", *TLS_CLIENT},
+    "redis": {"url", "password_path", *TLS_CLIENT},
+    "telemetry": {"otlp_endpoint", *TLS_CLIENT},
     "model": {"path"},
     "ingest": {"heartbeat_path"},
     "gateway": {"host", "port", "health_port", "tls_cert_path", "tls_key_path", "tls_client_ca_path"},

@@ -109,7 +109,7 @@ class Stream:
         moved = False
         while (queued := self._queue.head) is not None and self._pass(queued, at_end):
             moved = True
-        if self._shed is not None and not self._queue and at_end:
+        if not self._queue and at_end:
             self._end_shed()
         if self.roster.sessions:
             self._queue.encode_ahead(self._is_to_be_decided)
@@ -214,8 +214,7 @@ class Stream:
         ledger.is_dirty |= self.roster.follow(wanted, is_current)
 
     def _reset(self, version: int, removed: bool) -> None:
-        if self._shed is not None:
-            self._end_shed()
+        self._end_shed()
         self.ledger.reset(version, removed)
 
     def _time_out(self) -> None:
@@ -409,7 +408,7 @@ class Stream:
         # Who passes frames over does so up to the newest: the next that is just not late would be late once encoded.
         if late_us <= self._parts.settings.max_lag_s * 1e6 and self._shed is None:
             return False
-        has_newer = any(queued.offset > frame.offset for queued in self._queue.frames)
+        has_newer = any(other.offset > frame.offset for other in self._queue.frames)
         return has_newer or not at_end
 
     def _is_to_be_decided(self, frame: Frame) -> bool:

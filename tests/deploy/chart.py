@@ -55,9 +55,12 @@ def objects(profile: str) -> list[dict]:
 
 @cache
 def _objects(profile: str) -> list[dict]:
-    done = template(*values_of(profile))
-    assert done.returncode == 0, done.stderr
-    return [one for one in yaml.safe_load_all(done.stdout) if one]
+    return objects_in(template(*values_of(profile)))
+
+
+def objects_in(rendered: subprocess.CompletedProcess[str]) -> list[dict]:
+    assert rendered.returncode == 0, rendered.stderr
+    return [one for one in yaml.safe_load_all(rendered.stdout) if one]
 
 
 def of_kind(profile: str, kind: str) -> list[dict]:
@@ -98,7 +101,13 @@ def containers_of(profile: str, pod: str) -> list[dict]:
 
 
 def settings_of(profile: str) -> dict[str, str]:
-    return named(profile, "ConfigMap", "streamo")["data"]
+    return settings_in(objects(profile))
+
+
+def settings_in(made: list[dict]) -> dict[str, str]:
+    return next(
+        one["data"] for one in made if one["kind"] == "ConfigMap" and one["metadata"]["name"] == "streamo"
+    )
 
 
 profiles = pytest.mark.parametrize("profile", PROFILES)

@@ -33,10 +33,12 @@ from tests.deploy.chart import (
     named,
     needs_helm,
     objects,
+    objects_in,
     of_kind,
     pods,
     pods_in,
     profiles,
+    settings_in,
     settings_of,
     template,
     values_of,
@@ -240,9 +242,7 @@ def test_production_speaks_tls_with_passwords_and_certificates_everywhere(profil
 def test_strimzi_makes_each_service_a_user_of_its_own(monkeypatch: pytest.MonkeyPatch):
     secure = ("settings.kafka.security_protocol=SASL_SSL", "settings.kafka.sasl_mechanism=SCRAM-SHA-512")
     given = [text for value in (*secure, "settings.kafka.prefix=a-") for text in ("--set", value)]
-    done = template(*values_of("dev"), *given)
-    assert done.returncode == 0, done.stderr
-    made = [one for one in yaml.safe_load_all(done.stdout) if one]
+    made = objects_in(template(*values_of("dev"), *given))
     kafka = next(one for one in made if one["kind"] == "Kafka")["spec"]
     (listener,) = kafka["kafka"]["listeners"]
     assert listener["tls"] is True
@@ -262,7 +262,7 @@ def test_strimzi_makes_each_service_a_user_of_its_own(monkeypatch: pytest.Monkey
     for name, one in users.items():
         assert one["metadata"]["labels"]["strimzi.io/cluster"] == "streamo", name
         assert schema is None or not list(jsonschema.Draft7Validator(schema).iter_errors(one)), name
-    config = next(one for one in made if one["kind"] == "ConfigMap" and one["metadata"]["name"] == "streamo")
+    settings = settings_in(made)
     seen = set()
     for name, pod in pods_in(made).items():
         container = pod["spec"]["containers"][0]
@@ -272,7 +272,7 @@ def test_strimzi_makes_each_service_a_user_of_its_own(monkeypatch: pytest.Monkey
         if not own:
             continue
         with monkeypatch.context() as patch:
-            for variable, value in {**config["data"], **own}.items():
+            for variable, value in {**settings, **own}.items():
                 patch.setenv(variable, value)
             loaded = Settings.load().kafka
         seen.add(loaded.username)
@@ -285,9 +285,7 @@ def test_strimzi_makes_each_service_a_user_of_its_own(monkeypatch: pytest.Monkey
 @needs_helm
 def test_a_client_certificate_for_kafka_is_mounted_and_named():
     done = template(*values_of("prod"), "--set", "kafka.credentials.certSecret=us")
-    rendered = [one for one in yaml.safe_load_all(done.stdout) if one and one["kind"] == "ConfigMap"]
-    config = next(one for one in rendered if one["metadata"]["name"] == "streamo")
-    assert config["data"]["STREAMO_KAFKA__TLS_KEY_PATH"] == "/etc/streamo/kafka/tls.key"
+    assert settings_in(objects_in(done))["STREAMO_KAFKA__TLS_KEY_PATH"] == "/etc/streamo/kafka/tls.key"
     assert (
         done.stdout.count("name: us, items: [{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}]")
         == 6
@@ -301,20 +299,17 @@ def test_the_certificates_for_a_collector_are_mounted_by_every_pod_that_sends():
         "telemetry.credentials.caSecret": "theirs",
         "telemetry.credentials.certSecret": "us",
     }
-    done = template(
-        *values_of("prod"), *(text for pair in given.items() for text in ("--set", "=".join(pair)))
-    )
-    made = [one for one in yaml.safe_load_all(done.stdout) if one]
-    config = next(one for one in made if one["kind"] == "ConfigMap" and one["metadata"]["name"] == "streamo")
+    values = [text for pair in given.items() for text in ("--set", "=".join(pair))]
+    made = objects_in(template(*values_of("prod"), *values))
+    settings = settings_in(made)
     expected = {"/etc/streamo/telemetry/ca.crt": {("theirs", "ca.crt")}} | {
         f"/etc/streamo/telemetry/{name}": {("us", name)} for name in ("tls.crt", "tls.key")
     }
-    paths = [config["data"][f"STREAMO_TELEMETRY__TLS_{name}_PATH"] for name in ("CA", "CERT", "KEY")]
+    paths = [settings[f"STREAMO_TELEMETRY__TLS_{name}_PATH"] for name in ("CA", "CERT", "KEY")]
     assert paths == list(expected)
-    pods = pods_in(made)
     sending = {
         name
-        for name, pod in pods.items()
+        for name, pod in pods_in(made).items()
         if mounted(pod, pod["spec"]["containers"][0]).items() >= expected.items()
     }
     assert sending == {"streamo-ingest", "streamo-gateway", "ray-head", "ray-worker-model"}
@@ -532,10 +527,7 @@ def test_settings_are_known_and_taken(profile: str, monkeypatch: pytest.MonkeyPa
 )
 def test_values_of_settings_arrive_as_they_were_given(value: str, variable: str, expected: str):
     done = template(*values_of("dev"), "--set-json" if "." in expected else "--set", value)
-    assert done.returncode == 0, done.stderr
-    rendered = [one for one in yaml.safe_load_all(done.stdout) if one and one["kind"] == "ConfigMap"]
-    data = next(one for one in rendered if one["metadata"]["name"] == "streamo")["data"]
-    assert data[variable] == expected
+    assert settings_in(objects_in(done))[variable] == expected
 
 
 @needs_helm
@@ -606,10 +598,8 @@ def test_every_selector_selects(profile: str):
 def test_a_disruption_budget_of_ray_workers_is_a_number_of_pods_that_stay(values: list[str], least: int):
     """For `maxUnavailable` Kubernetes asks a RayCluster for its scale: it has none, and no node could be drained."""
     given = [text for value in values for text in ("--set", f"rayWorker.{value}")]
-    done = template(*values_of("dev"), *given)
-    assert done.returncode == 0, done.stderr
-    made = [one for one in yaml.safe_load_all(done.stdout) if one and one["kind"] == "PodDisruptionBudget"]
-    specs = {one["metadata"]["name"]: one["spec"] for one in made}
+    made = objects_in(template(*values_of("dev"), *given))
+    specs = {one["metadata"]["name"]: one["spec"] for one in made if one["kind"] == "PodDisruptionBudget"}
     assert specs["streamo-ray-worker"]["minAvailable"] == least
     assert "maxUnavailable" not in specs["streamo-ray-worker"]
     assert specs["streamo-ingest"]["maxUnavailable"] == 1
@@ -636,10 +626,9 @@ def test_ray_s_objects_fit_into_shared_memory_and_that_into_the_pod_s(profile: s
 @needs_helm
 @pytest.mark.parametrize("size", ["100Mi", "1500Mi", "2000Gi"])
 def test_a_worker_s_shared_memory_is_as_large_as_is_asked_for(size: str):
-    done = template(*values_of("dev"), "--set", f"ray.sharedMemory={size}")
-    assert done.returncode == 0, done.stderr
-    made = next(one for one in yaml.safe_load_all(done.stdout) if one and one["kind"] == "RayService")
-    (group,) = made["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    made = objects_in(template(*values_of("dev"), "--set", f"ray.sharedMemory={size}"))
+    service = next(one for one in made if one["kind"] == "RayService")
+    (group,) = service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
     volumes = {volume["name"]: volume for volume in group["template"]["spec"]["volumes"]}
     assert volumes["shared-memory"]["emptyDir"]["sizeLimit"] == size
     assert group["rayStartParams"]["object-store-memory"] == str(num_bytes(size) * 9 // 10)
